@@ -1,0 +1,599 @@
+"""Packets to bytes and bytes to packets: the protocol, and nothing else.
+
+What it does: `encode` makes a frame of a packet, `FrameDecoder` cuts a stream of bytes into frames, `decode`
+makes a packet of a frame, `describe` explains a frame to people.  What it leaves to others: sockets and time
+(reactor.py), who may do what (imserver.py).  It touches no socket, no clock and no file, so that every
+behaviour here can be tried with a few bytes in a Python prompt.
+
+A frame, all integers big-endian:
+
+     0           4         5            6         7          11
+     +-----------+---------+------------+---------+-----------+----------------+
+     | magic     | version | serializer | command | length    | body           |
+     | 12345678  | 1 or 2  | 1 = JSON   | 1 to 29 | of body   | length bytes   |
+     +-----------+---------+------------+---------+-----------+----------------+
+
+How it is built, from the bytes up: `ByteBuf` (bytes with two indices), `FrameDecoder` (bytes to frames), the
+packet classes (what a body holds), the serializers (a body to bytes and back), `encode` and `decode`.
+
+Errors come in two kinds, and which one it is decides what happens to the connection.  `ProtocolError`: where
+the next frame begins can no longer be known, so the connection must go.  `BadPacket`: this frame makes no
+sense but its end is known, so it is refused and the connection lives on.
+"""
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from enum import IntEnum
+from json.encoder import encode_basestring
+from math import isfinite
+from types import UnionType
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+
+MAGIC = 0x12345678
+MAGIC_BYTES = MAGIC.to_bytes(4, 'big')
+HEADER = struct.Struct('>IBBBI')  # magic, version, serializer, command, length
+HEADER_SIZE = HEADER.size  # 11 bytes
+VERSIONS = (1, 2)
+JSON = 1  # the number of the JSON serializer
+
+MAX_BODY = 65_536  # bytes that a server takes by default: the longest message fits, also with each character escaped
+MAX_BODY_BEFORE_LOGIN = 4_096  # bytes: a login needs a name, a password and a token
+MAX_BODY_CLIENT = 1_048_576  # bytes that a client takes: a page of history is at most 256 KiB
+MAX_NESTING = 16  # levels of JSON: the deepest packet has 3, Python's own limit is near 1,000
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # 64 bits: what Java's long, SQLite and we can all hold
+ERROR_CODES = frozenset((
+    'bad_request', 'unknown_command', 'not_logged_in', 'already_logged_in', 'wrong_password', 'bad_token',
+    'invalid_name', 'too_many_attempts', 'registration_closed', 'unknown_user', 'unknown_group', 'not_a_member',
+    'already_a_member', 'group_full', 'message_too_long', 'seq_conflict', 'internal_error'))
+
+
+# Errors ..............................................................................................
+
+class ProtocolError(Exception):
+    """The peer sent bytes that cannot be a frame; where the next one begins is lost."""
+
+
+class TooLongFrame(ProtocolError):
+    """A header announced a body over the limit.  The one ProtocolError that can still be answered."""
+
+    def __init__(self, version: int, command: int, length: int, limit: int) -> None:
+        super().__init__(f'a body of {length} bytes is over the limit of {limit}')
+        self.version = version
+        self.command = command
+
+
+class BadPacket(Exception):
+    """The peer sent a whole frame that is no packet: `code` and `reason` say why, for the answer."""
+
+    def __init__(self, code: str, reason: str, command: int, client_seq: int | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.command = command
+        self.client_seq = client_seq
+
+
+# Bytes with two indices ..............................................................................
+
+class ByteBuf:
+    """A growing row of bytes with an index to read at and one to write at, after Netty's class of that name.
+
+          already read      readable          writable
+        +---------------+----------------+----------------+
+        0      <=  reader_index  <=  writer_index  <=  capacity
+
+    Reading moves `reader_index`, writing moves `writer_index`, nothing else does.  What was read stays until
+    `discard_read_bytes`, so a reader may mark its place, try, and go back.  Reading more than is readable
+    raises IndexError and moves nothing.
+    """
+    __slots__ = ('_data', 'reader_index', 'writer_index', '_marked')
+
+    INITIAL_CAPACITY = 64  # bytes: most frames of a chat are smaller
+
+    def __init__(self, data: bytes = b'') -> None:
+        self._data = bytearray()
+        self.reader_index = self.writer_index = self._marked = 0
+        self.write_bytes(data)
+
+    @property
+    def capacity(self) -> int:
+        return len(self._data)
+
+    @property
+    def readable_bytes(self) -> int:
+        return self.writer_index - self.reader_index
+
+    def write_bytes(self, data: bytes) -> None:
+        end = self.writer_index + len(data)
+        if end > len(self._data):
+            self._grow(end)
+        self._data[self.writer_index:end] = data
+        self.writer_index = end
+
+    def _grow(self, needed: int) -> None:
+        # Doubling: a byte is moved about once on average, however small the pieces that arrive.
+        capacity = max(needed, 2 * len(self._data), self.INITIAL_CAPACITY)
+        self._data.extend(bytes(capacity - len(self._data)))
+
+    def write_byte(self, value: int) -> None:
+        self.write_bytes(value.to_bytes(1, 'big'))
+
+    def write_int(self, value: int) -> None:
+        """An unsigned 32-bit integer, big-endian.  Raises OverflowError when it does not fit."""
+        self.write_bytes(value.to_bytes(4, 'big'))
+
+    def get_bytes(self, index: int, count: int) -> bytes:
+        """Return `count` bytes from `index` on and move nothing."""
+        if index < 0 or count < 0 or index + count > self.writer_index:
+            raise IndexError(f'{count} bytes at {index} asked for, {self.writer_index} are written')
+        return bytes(memoryview(self._data)[index:index + count])
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Return the fields of `layout` at `reader_index` and move nothing."""
+        self._need(layout.size)
+        return layout.unpack_from(self._data, self.reader_index)
+
+    def read_bytes(self, count: int) -> bytes:
+        self._need(count)
+        data = self.get_bytes(self.reader_index, count)
+        self.reader_index += count
+        return data
+
+    def read_byte(self) -> int:
+        return self.read_bytes(1)[0]
+
+    def read_int(self) -> int:
+        """Read an unsigned 32-bit integer, big-endian."""
+        return int.from_bytes(self.read_bytes(4), 'big')
+
+    def _need(self, count: int) -> None:
+        if count < 0 or count > self.readable_bytes:
+            raise IndexError(f'{count} bytes asked for, {self.readable_bytes} are readable')
+
+    def mark_reader_index(self) -> None:
+        self._marked = self.reader_index
+
+    def reset_reader_index(self) -> None:
+        self.reader_index = self._marked
+
+    def discard_read_bytes(self) -> None:
+        """Give back the room of what was read.  Both indices and the mark move down with the bytes."""
+        read = self.reader_index
+        if read == self.writer_index and len(self._data) > self.INITIAL_CAPACITY:
+            self._data = bytearray()  # an idle connection keeps no room for the burst that it once sent
+        else:
+            del self._data[:read]
+        self.reader_index = 0
+        self.writer_index -= read
+        self._marked = max(0, self._marked - read)
+
+
+# A stream of bytes to frames .........................................................................
+
+class FrameDecoder:
+    """Cuts the bytes of one connection into frames, wherever TCP glued or split them.
+
+    `feed` what arrived, then iterate: each turn gives one whole frame (header and body, bytes), the iteration
+    ends when the rest is not complete yet.  The time it takes grows with the bytes, not with the pieces.
+    `max_body` (bytes) may be changed between two frames.
+    """
+    __slots__ = ('_buffer', 'max_body')
+
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        self._buffer = ByteBuf()
+        self.max_body = max_body
+
+    def feed(self, data: bytes) -> None:
+        self._buffer.write_bytes(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Raises ProtocolError as soon as a byte shows that no frame can follow."""
+        try:
+            while (size := self._frame_size()) is not None:
+                yield self._buffer.read_bytes(size)
+        finally:  # only now: discarding after each frame would move what is behind it as often as there are frames
+            self._buffer.discard_read_bytes()
+
+    def _frame_size(self) -> int | None:
+        """Return the bytes of the next frame, None when it is not complete."""
+        buffer = self._buffer
+        if buffer.readable_bytes < HEADER_SIZE:
+            _check_header_start(buffer.get_bytes(buffer.reader_index, buffer.readable_bytes))
+            return None
+        magic, version, serializer, command, length = buffer.unpack(HEADER)
+        if magic != MAGIC or version not in VERSIONS or serializer not in SERIALIZERS:
+            _check_header_start(buffer.get_bytes(buffer.reader_index, HEADER_SIZE))
+        if length > self.max_body:
+            raise TooLongFrame(version, command, length, self.max_body)
+        size = HEADER_SIZE + length
+        return size if buffer.readable_bytes >= size else None
+
+
+def _check_header_start(start: bytes) -> None:
+    """Raise ProtocolError when no header begins with `start`, which may be as short as nothing."""
+    # As much of the magic as has arrived: who compares four bytes where fewer are there reads stale memory.
+    if start[:4] != MAGIC_BYTES[:len(start)]:
+        raise ProtocolError(f'a frame begins with {MAGIC_BYTES.hex(" ")}, not with {start[:4].hex(" ")}')
+    if len(start) > 4 and start[4] not in VERSIONS:
+        raise ProtocolError(f'version {start[4]} is not spoken here')
+    if len(start) > 5 and start[5] not in SERIALIZERS:
+        raise ProtocolError(f'there is no serializer {start[5]}')
+
+
+# What a body holds ...................................................................................
+
+class Field(NamedTuple):
+    """How one attribute of a packet stands in a body."""
+    attribute: str  # to_user_id
+    name: str  # toUserId
+    kind: type  # str, int, bool or a Body
+    many: bool  # a list of them
+    since: int  # the version that brought it
+    required: bool  # in that version and later ones
+
+
+class Body:
+    """A packet or a part of one: every subclass is a dataclass, built by keywords, with its FIELDS derived once."""
+    FIELDS: ClassVar[tuple[Field, ...]]
+
+    def __init_subclass__(cls) -> None:
+        hints = get_type_hints(dataclass(kw_only=True)(cls))
+        found = [_field_of(declared, hints[declared.name]) for declared in fields(cls)]
+        cls.FIELDS = tuple(sorted(found, key=lambda f: f.name))  # the wire wants names in ASCII order
+
+
+def _field_of(declared: Any, hint: Any) -> Field:
+    if get_origin(hint) is UnionType:  # `str | None`
+        hint = get_args(hint)[0]
+    many = get_origin(hint) is list
+    kind = get_args(hint)[0] if many else hint
+    first, *others = declared.name.split('_')
+    name, about = first + ''.join(map(str.capitalize, others)), declared.metadata
+    required = about.get('required', declared.default is MISSING)
+    return Field(declared.name, name, kind, many, about.get('since', 1), required)
+
+
+def _v2(*, required: bool = False) -> Any:
+    """A field that only version 2 has: None in a packet of version 1."""
+    return field(default=None, metadata={'since': 2, 'required': required})
+
+
+PACKETS: dict[int, type[Packet]] = {}
+
+
+class Packet(Body):
+    """What one frame carries; `command` is its number."""
+    COMMAND: ClassVar[int]
+
+    def __init_subclass__(cls, command: int) -> None:
+        super().__init_subclass__()
+        cls.COMMAND = command
+        PACKETS[command] = cls
+
+
+class User(Body):  # a server of version 1 may know neither id nor name
+    user_id: str | None = None
+    user_name: str | None = None
+    online: bool | None = _v2()
+
+class Group(Body):
+    group_id: str
+    group_name: str | None = None
+    member_count: int
+
+class HistoryMessage(Body):
+    message_id: int
+    sent_at: int  # milliseconds since 1970, UTC; so everywhere
+    from_user_id: str
+    message: str
+
+
+class LoginRequest(Packet, command=1):
+    user_name: str
+    password: str | None = None
+    token: str | None = _v2()
+    resume_after: int | None = _v2()  # all messages up to this id were handled
+class LoginResponse(Packet, command=2):
+    success: bool
+    user_name: str | None = None
+    user_id: str | None = None
+    reason: str | None = None
+    code: str | None = _v2()
+    token: str | None = _v2()
+    last_client_seq: int | None = _v2()
+    log_id: str | None = _v2()
+class MessageRequest(Packet, command=3):
+    to_user_id: str
+    message: str
+    client_seq: int | None = _v2(required=True)
+class MessageResponse(Packet, command=4):
+    from_user_id: str
+    from_user_name: str | None = None
+    message: str
+    message_id: int | None = _v2(required=True)
+    sent_at: int | None = _v2(required=True)
+class LogoutRequest(Packet, command=5): pass
+class LogoutResponse(Packet, command=6):
+    success: bool
+    reason: str | None = None
+class CreateGroupRequest(Packet, command=7):
+    user_id_list: list[str]
+    group_name: str | None = _v2()
+    client_seq: int | None = _v2(required=True)
+class CreateGroupResponse(Packet, command=8):
+    success: bool
+    group_id: str | None = None
+    user_name_list: list[str] | None = None
+    reason: str | None = None
+    group_name: str | None = _v2()
+    unknown_user_id_list: list[str] | None = _v2()
+    client_seq: int | None = _v2()
+    message_id: int | None = _v2(required=True)
+    sent_at: int | None = _v2(required=True)
+class ListGroupMembersRequest(Packet, command=9):
+    group_id: str
+class ListGroupMembersResponse(Packet, command=10):
+    group_id: str
+    session_list: list[User]
+class JoinGroupRequest(Packet, command=11):
+    group_id: str
+    client_seq: int | None = _v2(required=True)
+class JoinGroupResponse(Packet, command=12):
+    group_id: str
+    success: bool
+    reason: str | None = None
+    code: str | None = _v2()
+    client_seq: int | None = _v2()
+class QuitGroupRequest(JoinGroupRequest, command=13): pass
+class QuitGroupResponse(JoinGroupResponse, command=14): pass
+class GroupMessageRequest(Packet, command=15):
+    to_group_id: str
+    message: str
+    client_seq: int | None = _v2(required=True)
+class GroupMessageResponse(Packet, command=16):
+    from_group_id: str
+    from_user: User | None = None
+    message: str
+    message_id: int | None = _v2(required=True)
+    sent_at: int | None = _v2(required=True)
+class HeartbeatRequest(Packet, command=17): pass
+class HeartbeatResponse(Packet, command=18): pass
+class MessageAck(Packet, command=19):
+    client_seq: int
+    message_id: int
+    sent_at: int
+class DeliveryAck(Packet, command=20):
+    message_id: int
+class ErrorResponse(Packet, command=21):
+    command: int
+    code: str
+    reason: str
+    client_seq: int | None = None
+class KickedNotice(Packet, command=22):
+    reason: str
+class HistoryRequest(Packet, command=23):
+    user_id: str | None = None
+    group_id: str | None = None
+    before: int | None = None
+    limit: int | None = None
+class HistoryResponse(Packet, command=24):
+    user_id: str | None = None
+    group_id: str | None = None
+    messages: list[HistoryMessage]
+    more: bool
+class ListUsersRequest(Packet, command=25): pass
+class ListUsersResponse(Packet, command=26):
+    user_list: list[User]
+class ListGroupsRequest(Packet, command=27): pass
+class ListGroupsResponse(Packet, command=28):
+    group_list: list[Group]
+class GroupNotice(Packet, command=29):
+    group_id: str
+    event: str  # 'joined' or 'left'
+    user: User
+    message_id: int
+    sent_at: int
+
+
+Command = IntEnum('Command', {re.sub(r'(?<!^)(?=[A-Z])', '_', cls.__name__).upper(): number
+                              for number, cls in PACKETS.items()})  # LoginRequest -> LOGIN_REQUEST = 1
+REQUESTS = frozenset(c for c in Command if c.name.endswith('_REQUEST') or c is Command.DELIVERY_ACK)
+RESPONSES = frozenset(Command) - REQUESTS
+LAST_COMMAND_OF_VERSION_1 = Command.HEARTBEAT_RESPONSE
+
+
+# A body to bytes and back ............................................................................
+
+class Serializer:
+    """How a body is written.  An entry in SERIALIZERS makes another one known."""
+
+    def serialize(self, packet: Packet, version: int) -> bytes:
+        """Return the body.  Raises ValueError when a text holds a lone surrogate: that is no text."""
+        raise NotImplementedError
+
+    def deserialize(self, body: bytes) -> dict[str, Any]:
+        """Return the fields by their names on the wire; `decode` checks them.  Raises ValueError: unreadable."""
+        raise NotImplementedError
+
+
+class JsonSerializer(Serializer):
+    """One JSON object (RFC 8259) in UTF-8: keys in ASCII order, no white space, nothing that is None."""
+
+    def serialize(self, packet: Packet, version: int) -> bytes:
+        return _write_object(packet, version).encode()
+
+    def deserialize(self, body: bytes) -> dict[str, Any]:
+        text = body.decode('utf-8')  # here and strictly: json.loads of bytes would take UTF-16 too
+        # The rare looks.  Few brackets cannot nest deeply, and only an escape can spell a lone surrogate.
+        if text.count('[') + text.count('{') > MAX_NESTING:
+            _check_nesting(text)
+        value = _parse(text)
+        if '\\u' in text:
+            _check_surrogates(text)
+        if type(value) is not dict:
+            raise ValueError('the body is no JSON object')
+        return value
+
+
+def _write_object(value: Body, version: int) -> str:
+    members = []
+    for name, attribute, write, since in _WRITERS[type(value)]:
+        part = getattr(value, attribute)
+        if part is not None and since <= version:
+            members.append(name + write(part, version))
+    return '{' + ','.join(members) + '}'
+
+
+def _writer(kind: type, many: bool) -> Callable[[Any, int], str]:
+    if many:
+        write = _writer(kind, False)
+        return lambda items, version: '[' + ','.join(
+            ['null' if item is None else write(item, version) for item in items]) + ']'
+    return {
+        str: lambda text, version: encode_basestring(text),  # the C function behind json.dumps
+        int: lambda number, version: '%d' % number,
+        bool: lambda truth, version: 'true' if truth else 'false',
+    }.get(kind, _write_object)
+
+
+_WRITERS = {cls: [(f'"{f.name}":', f.attribute, _writer(f.kind, f.many), f.since) for f in cls.FIELDS]
+            for cls in (User, Group, HistoryMessage, *PACKETS.values())}
+
+
+def _finite(text: str) -> float:
+    """Refuse NaN and Infinity, which Python's parser would take, and 1e999, which it would make infinite."""
+    if not isfinite(number := float(text)):
+        raise ValueError(f'{text:.20} is no finite number')
+    return number
+
+
+_parse = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
+_parse_pairs = json.JSONDecoder(object_pairs_hook=list).decode  # keeps what a duplicate key would hide
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _check_nesting(text: str) -> None:
+    """Raise ValueError when brackets nest too deeply.  Before parsing, so that no RecursionError is ever seen."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        mark = match.group()
+        depth += (mark in '[{') - (mark in ']}')  # 0 for a string: it holds at least its first quote
+        if depth > MAX_NESTING:
+            raise ValueError(f'nested over {MAX_NESTING} levels')
+
+
+def _check_surrogates(text: str) -> None:
+    try:
+        json.dumps(_parse_pairs(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError('a lone surrogate is no text') from None
+
+
+SERIALIZERS: dict[int, Serializer] = {JSON: JsonSerializer()}
+
+
+# Packets to frames and back ..........................................................................
+
+def encode(packet: Packet, version: int, serializer: int = JSON) -> bytes:
+    """Return the frame of `packet` as a session of `version` sees it: version 1 gets no field of version 2.
+
+    Raises ValueError when version 1 has no such command, or a text holds a lone surrogate.
+    """
+    if version == 1 and packet.COMMAND > LAST_COMMAND_OF_VERSION_1:
+        raise ValueError(f'version 1 has no command {packet.COMMAND}')
+    body = SERIALIZERS[serializer].serialize(packet, version)
+    return HEADER.pack(MAGIC, version, serializer, packet.COMMAND, len(body)) + body
+
+
+def decode(frame: bytes, version: int | None = None, commands: Collection[int] = PACKETS) -> Packet:
+    """Return the packet of a whole frame, as FrameDecoder gives them.
+
+    `version` is the session's; None: the frame's own.  Fields that it lacks are ignored like unknown ones.
+    `commands` are those that may arrive here.  Raises BadPacket for everything that a peer can do wrong.
+    """
+    _, own_version, serializer, command, _ = HEADER.unpack_from(frame)
+    version = version or own_version
+    if command not in commands or version == 1 and command > LAST_COMMAND_OF_VERSION_1:
+        raise BadPacket('unknown_command', f'there is no command {command} here', command)
+    try:
+        values = SERIALIZERS[serializer].deserialize(frame[HEADER_SIZE:])
+    except ValueError as error:
+        raise BadPacket('bad_request', f'unreadable body: {error}', command) from None
+    try:
+        return _build(PACKETS[command], values, version)
+    except _WrongField as error:
+        raise BadPacket('bad_request', str(error), command, _client_seq_of(values)) from None
+
+
+class _WrongField(ValueError):
+    """A declared field is missing or of the wrong kind."""
+
+
+def _client_seq_of(values: dict[str, Any]) -> int | None:
+    client_seq = values.get('clientSeq')
+    return client_seq if type(client_seq) is int and 0 < client_seq <= INT_MAX else None
+
+
+def _build(cls: type[Any], values: dict[str, Any], version: int) -> Any:
+    """Return a `cls` of those of `values` that it declares; null counts as missing."""
+    arguments = {}
+    for attribute, name, kind, many, since, required in cls.FIELDS:
+        value = values.get(name)
+        if since > version:
+            continue
+        if value is not None:
+            read = _read_list if many else _read
+            arguments[attribute] = read(name, kind, value, version)
+        elif required:
+            raise _WrongField(f'{name} is missing')
+    return cls(**arguments)
+
+
+def _read(name: str, kind: type, value: Any, version: int) -> Any:
+    if kind is str or kind is bool or kind is int:
+        if type(value) is not kind:  # not isinstance: to Python, True is an int
+            raise _WrongField(f'{name} is no {kind.__name__}')
+        if kind is int and not INT_MIN <= value <= INT_MAX:
+            raise _WrongField(f'{name} does not fit 64 bits')
+        return value
+    if type(value) is not dict:
+        raise _WrongField(f'{name} is no object')
+    return _build(kind, value, version)
+
+
+def _read_list(name: str, kind: type, value: Any, version: int) -> list[Any]:
+    if type(value) is not list:
+        raise _WrongField(f'{name} is no list')
+    if kind is User:  # the tutorial's Java server lists a member who has logged out as null
+        value = [item for item in value if item is not None]
+    return [_read(f'an item of {name}', kind, item, version) for item in value]
+
+
+# Frames for people ...................................................................................
+
+_SECRETS = ('password', 'token')
+
+
+def describe(frame: bytes) -> str:
+    """Explain a whole frame field by field, a line each: offset, bytes in hex, meaning.  Secrets are masked."""
+    _, version, serializer, command, length = HEADER.unpack_from(frame)
+    name = Command(command).name if command in PACKETS else 'unknown'
+    meanings = ('magic', f'version {version}', f'serializer {serializer}', f'command {command} {name}',
+                f'length {length}')
+    cuts = (0, 4, 5, 6, 7, HEADER_SIZE)
+    lines = [f'{a:>4}  {frame[a:b].hex(" "):<11}  {meaning}' for a, b, meaning in zip(cuts, cuts[1:], meanings)]
+    return '\n'.join([*lines, f'{HEADER_SIZE:>4}  {_describe_body(frame[HEADER_SIZE:], serializer)}'])
+
+
+def _describe_body(body: bytes, serializer: int) -> str:
+    try:
+        values = SERIALIZERS[serializer].deserialize(body)
+    except ValueError as error:
+        return f'unreadable, {len(body)} bytes: {error}'
+    values.update({name: '***' for name in _SECRETS if values.get(name) is not None})
+    text = json.dumps(values, ensure_ascii=False, separators=(',', ':'))
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
