@@ -1,0 +1,599 @@
+"""An event loop made by hand: sockets to bytes, time to callbacks.
+
+What it does: waits on many nonblocking sockets in one thread, receives, runs what is due, sends.  What it leaves to
+others: what the bytes mean (protocol.py) and who is who (imserver.py).  It knows no packet and no user.  Names are
+Netty's for channels and handlers, asyncio's for the loop.
+
+Everything happens in turns, and a turn, a *tick*, has these five parts, always in this order:
+
+      1 select        sleep until a socket is ready, no longer than the next timer
+      2 read          accept, receive; handlers judge and write into buffers; nothing is sent
+      3 timers        what is due, and what call_soon queued
+      4 before flush  the one place to commit what this tick decided; what waited for that happens now
+      5 flush         each channel that was written to sends, once
+
+Code of ours runs in 2, 3 and 4 only.  So a thousand messages of one tick cost one commit and one send a receiver,
+and nobody is told of what is not committed yet: telling comes after.
+
+A connection is a `Channel`: a socket, a write buffer, and a `Pipeline` of `Handler`s that a message walks:
+
+       socket --recv-->  head -> h1 -> h2 -> h3 -> tail     inbound: channel_read, channel_active, ...
+       socket <--send--  head <- h1 <- h2 <- h3 <- tail     outbound: write, flush, close
+"""
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import heapq
+import itertools
+import logging
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any
+
+READ_SIZE = 65_536  # bytes a channel receives in a tick at most, so that one flood starves nobody
+HIGH_WATER_MARK, LOW_WATER_MARK = 65_536, 32_768  # bytes; not writable above, writable again below; as in Netty
+ACCEPTS_A_TICK = 128  # connections: enough for a rush, few enough that those already here wait little
+ACCEPT_PAUSE = 1.0  # seconds, as in Netty's ServerBootstrap
+OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+CLOSE_TIMEOUT = 5.0  # seconds for the peer to read what a closing channel still has for it
+SELECT_LIMIT = 500  # sockets: select() ends at 512 on Windows, elsewhere at descriptor 1,023
+MAX_WAIT = 1.0 if sys.platform == 'win32' else 60.0  # seconds of a select; Windows sleeps through a Ctrl-C
+
+logger = logging.getLogger('im.reactor')
+Callback = Callable[..., None]
+
+
+# The loop ............................................................................................
+
+class Timer:
+    """What `call_later` returns."""
+
+    def __init__(self, run: Callback) -> None:
+        self.run = run
+
+    def cancel(self) -> None:
+        """Never run it.  It stays in the heap until its time: to find it there would take longer."""
+        self.run = lambda: None
+
+
+class EventLoop:
+    """One thread, one selector, five parts to a tick.
+
+    `selector`: None for the best of this system.  `clock`: returns seconds that never jump; tests move their own.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.time = clock  # seconds
+        self.selector = selector or selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_order = itertools.count()  # two timers of one moment run in the order in which they were made
+        self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._from_threads: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
+        self.written: list[Channel] = []  # those that send in part 5
+        self._jobs: queue.SimpleQueue[Any] | None = None  # the worker's
+        self._undo: list[Callback] = []  # what `close` has to do besides
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        self.register(self._wake_receiver, EVENT_READ, self._on_wake)
+
+    def run(self) -> None:
+        """Tick until `stop` is called."""
+        self._stopping = False
+        while not self._stopping:
+            self.tick()
+
+    def stop(self) -> None:
+        """End `run` once the tick under way is over."""
+        self._stopping = True
+
+    def tick(self, max_wait: float = MAX_WAIT) -> None:
+        """One turn.  It sleeps `max_wait` seconds at most."""
+        for key, mask in self.selector.select(self._wait_time(max_wait)):  # 1 and 2
+            self._run(key.data, mask)
+        for timer in self._due_timers():  # 3
+            self._run(timer.run)
+        for _ in range(len(self._ready)):  # not what is queued meanwhile: that is the next tick's
+            callback, arguments = self._ready.popleft()
+            self._run(callback, *arguments)
+        for callback in self.before_flush:  # 4
+            self._run(callback)
+        written, self.written = self.written, []
+        for channel in written:  # 5
+            channel.flush()
+
+    def _wait_time(self, max_wait: float) -> float:
+        if self._ready or self.written:
+            return 0
+        return min(max_wait, max(0, self._timers[0][0] - self.time())) if self._timers else max_wait
+
+    def _due_timers(self) -> list[Timer]:
+        now, due = self.time(), []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        return due
+
+    def _run(self, callback: Callback, *arguments: Any) -> None:
+        """Call it; a bug in it is logged and the loop goes on."""
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception('bug: %r failed', callback)
+
+    def register(self, file: Any, events: int, callback: Callback) -> None:
+        """Call `callback(mask)` in every tick in which one of `events` is there (level-triggered); 0: no longer."""
+        if not events:
+            self.selector.unregister(file)
+        elif file in self.selector.get_map():
+            self.selector.modify(file, events, callback)
+        else:
+            self.selector.register(file, events, callback)  # OSError: a plain file cannot be watched by epoll
+
+    def call_soon(self, callback: Callback, *arguments: Any) -> None:
+        """Run it in part 3 of this tick, or of the next when that is over."""
+        self._ready.append((callback, arguments))
+
+    def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:
+        """Run it once, `delay` seconds from now."""
+        timer = Timer(lambda: callback(*arguments))
+        heapq.heappush(self._timers, (self.time() + delay, next(self._timer_order), timer))
+        return timer
+
+    def call_soon_threadsafe(self, callback: Callback, *arguments: Any) -> None:
+        """`call_soon` for other threads: all that they touch is a queue, and a socket pair that ends the select."""
+        self._from_threads.append((callback, arguments))
+        with contextlib.suppress(OSError):  # full: awake already.  Closed: nobody is left to wake
+            self._wake_sender.send(b'\0')
+
+    def run_in_worker(self, function: Callable[[], Any], callback: Callback) -> None:
+        """Run what would block the loop in another thread, then `callback(result, error)` in the loop.
+
+        There is one such thread: functions run one after the other, in the order of the calls.
+        """
+        if self._jobs is None:
+            self._jobs = queue.SimpleQueue()
+            # A daemon: a look-up that hangs must not keep the program from ending.
+            threading.Thread(target=self._work, args=(self._jobs,), daemon=True).start()
+            self._undo.append(lambda: self._jobs.put(None))
+        self._jobs.put((function, callback))
+
+    def _work(self, jobs: queue.SimpleQueue[Any]) -> None:
+        while (job := jobs.get()) is not None:
+            function, callback = job
+            result = error = None
+            try:
+                result = function()
+            except Exception as caught:
+                error = caught  # not lost: the callback gets it
+            self.call_soon_threadsafe(callback, result, error)
+
+    def add_signal_handler(self, number: int, callback: Callback) -> None:
+        """Run `callback` in the loop when the signal arrives.  For the main thread only."""
+        if signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False) < 0:
+            self._undo.append(lambda: signal.set_wakeup_fd(-1))
+        # A signal may come just before select sleeps: Python then writes a byte into the wake-up socket itself.
+        previous = signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
+        self._undo.append(lambda: signal.signal(number, previous))
+
+    def _on_wake(self, mask: int) -> None:
+        self._wake_receiver.recv(4096)
+        while self._from_threads:
+            self._ready.append(self._from_threads.popleft())
+
+    def close(self) -> None:
+        """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
+        for undo in self._undo:
+            undo()
+        self.selector.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
+
+
+# The chain of handlers ...............................................................................
+
+INBOUND = ('channel_active', 'channel_read', 'channel_inactive', 'writability_changed', 'user_event',
+           'exception_caught')
+OUTBOUND = ('write', 'flush', 'close')
+_LINKS = {event: '_next_' + event for event in INBOUND + OUTBOUND}
+
+
+class Handler:
+    """One link of a pipeline, after Netty's ChannelHandler: override the events that you care for.
+
+        channel_active()         the connection is there
+        channel_read(message)    bytes have arrived, or what the handler before made of them
+        channel_inactive()       it was given up, by whichever side; nothing more is read; comes once
+        writability_changed()    the write buffer rose over its high mark or sank to its low one
+        user_event(event)        something that is no input: INPUT_ENDED, READER_IDLE, one of your own
+        exception_caught(error)  a handler of this channel raised `error`
+        write(message)           somebody writes; the last handler before the socket must hand on bytes
+        flush()                  part 5 of the tick: what is buffered is about to be sent
+        close()                  somebody closes
+
+    An event ends at the handler that overrides it, unless that hands it on by calling `super()`.  Handlers that do
+    not override it are not even asked: each link points at the next handler that does.
+    """
+    __slots__ = ('channel', *_LINKS.values())
+    OVERRIDES: frozenset[str] = frozenset()
+    channel: Channel
+
+    def __init_subclass__(cls) -> None:
+        cls.OVERRIDES = frozenset(event for event in _LINKS if getattr(cls, event) is not getattr(Handler, event))
+
+    def channel_active(self) -> None: self._next_channel_active.channel_active()
+    def channel_read(self, message: Any) -> None: self._next_channel_read.channel_read(message)
+    def channel_inactive(self) -> None: self._next_channel_inactive.channel_inactive()
+    def writability_changed(self) -> None: self._next_writability_changed.writability_changed()
+    def user_event(self, event: Any) -> None: self._next_user_event.user_event(event)
+    def exception_caught(self, error: Exception) -> None: self._next_exception_caught.exception_caught(error)
+    def write(self, message: Any) -> None: self._next_write.write(message)
+    def flush(self) -> None: self._next_flush.flush()
+    def close(self) -> None: self._next_close.close()
+
+
+class _Head(Handler):
+    """The end at the socket: what is written here goes into the channel's buffer."""
+    __slots__ = ()
+
+    def write(self, message: bytes) -> None: self.channel._buffer(message)
+    def flush(self) -> None: self.channel._send()
+    def close(self) -> None: self.channel._begin_close()
+
+
+class _Tail(Handler):
+    """The other end: what no handler cared for."""
+    __slots__ = ()
+
+    def channel_active(self) -> None: pass
+    def channel_inactive(self) -> None: pass
+    def writability_changed(self) -> None: pass
+
+    def channel_read(self, message: Any) -> None:
+        logger.warning('%s: nobody handles %.100r', self.channel.address, message)
+
+    def user_event(self, event: Any) -> None:
+        if event is INPUT_ENDED:
+            self.channel.close()
+
+    def exception_caught(self, error: Exception) -> None:
+        logger.error('bug: a handler of %s failed, so it is closed', self.channel.address, exc_info=error)
+        self.channel.abort()
+
+
+class Pipeline:
+    """The handlers of one channel in their order; they may change at any time, also in the middle of an event."""
+    __slots__ = ('head', 'tail', '_handlers')
+
+    def __init__(self, channel: Channel) -> None:
+        self.head, self.tail = _Head(), _Tail()
+        self._handlers: list[Handler] = []
+        self._change(channel, 0, 0, (self.head, self.tail))
+
+    def add_last(self, *handlers: Handler) -> None:
+        """Add `handlers` at the end, just before the tail."""
+        self._change(self.head.channel, len(self._handlers) - 1, 0, handlers)
+
+    def replace(self, old: Handler, *new: Handler) -> None:
+        """Put `new` in the place of `old`; with no `new`: remove it."""
+        self._change(self.head.channel, self._handlers.index(old), 1, new)
+
+    def _change(self, channel: Channel, index: int, count: int, new: tuple[Handler, ...]) -> None:
+        self._handlers[index:index + count] = new
+        for handler in new:
+            handler.channel = channel
+        # A removed handler keeps its links, so that the event it is in the middle of can go on.
+        for events, handlers in (INBOUND, self._handlers[::-1]), (OUTBOUND, self._handlers):
+            self._link(events, handlers)
+
+    def _link(self, events: tuple[str, ...], handlers: list[Handler]) -> None:
+        """Point each handler at the nearest that overrides each of `events`, walking against their direction."""
+        nearest: dict[str, Handler | None] = dict.fromkeys(events)
+        for handler in handlers:
+            for event in events:
+                setattr(handler, _LINKS[event], nearest[event])
+                if event in handler.OVERRIDES:
+                    nearest[event] = handler
+
+
+# A connection ........................................................................................
+
+INPUT_ENDED = object()  # user event: the peer shut down its sending side (Netty's ChannelInputShutdownEvent)
+READER_IDLE = object()  # user event: the peer has shown no life for the time allowed
+
+
+class State(enum.Enum):
+    OPEN = 'open'
+    CLOSING = 'closing'  # nothing more is handled or taken to write; what is buffered still goes out
+    CLOSED = 'closed'
+
+
+class Channel:
+    """A nonblocking socket with a write buffer and a pipeline.
+
+        OPEN --close()--> CLOSING --all is sent, then the peer's end of file; or CLOSE_TIMEOUT--> CLOSED
+        OPEN --abort(), or an error of the socket--> CLOSED
+
+    `channel_inactive` is fired when it leaves OPEN.  What a handler raises ends in `exception_caught`, always.
+    """
+    __slots__ = ('loop', 'pipeline', 'state', 'address', 'buffered', 'is_writable', 'input_ended', 'alive_at',
+                 '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written', '_timeout', '_on_closed')
+
+    def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callable[[Channel], None],
+                 on_closed: Callable[[Channel], None] = lambda channel: None) -> None:
+        self.loop = loop
+        self.state = State.OPEN
+        self.address = _address_of(sock)  # 'host:port' of the peer
+        self.buffered = 0  # bytes written and not sent
+        self.is_writable, self.input_ended = True, False
+        self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
+        self._socket = sock
+        self._interest = 0  # what the selector watches for us
+        self._pauses: frozenset[object] = frozenset()
+        self._queue: list[bytes] = []
+        self._unsent = memoryview(b'')  # what a short send left over; it goes before the queue
+        self._is_written = False
+        self._timeout: Timer | None = None
+        self._on_closed = on_closed
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # no Nagle: a tick gathers already.  That a peer is gone shows later
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.pipeline = Pipeline(self)
+        initialize(self)
+        self._update_interest()
+        self.run(self.pipeline.head.channel_active)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is State.OPEN
+
+    @property
+    def is_reading(self) -> bool:
+        return self.is_open and not self._pauses and not self.input_ended
+
+    def write(self, message: Any) -> None:
+        """Send `message` through the pipeline.  Once the channel is not open it is dropped."""
+        self.run(self.pipeline.tail.write, message)
+
+    def close(self) -> None:
+        """Handle no more input, send what is buffered for CLOSE_TIMEOUT seconds at most, then let go."""
+        self.run(self.pipeline.tail.close)
+
+    def flush(self) -> None:
+        """Part 5 of a tick, called by the loop."""
+        self._is_written = False
+        self.run(self.pipeline.tail.flush)
+
+    def abort(self) -> None:
+        """Let go at once; what is buffered is lost."""
+        if self.state is not State.CLOSED:
+            was_open, self.state = self.is_open, State.CLOSED
+            if self._timeout:
+                self._timeout.cancel()
+            self._update_interest()
+            self._socket.close()
+            if was_open:
+                self.run(self.pipeline.head.channel_inactive)
+            self._on_closed(self)
+
+    def run(self, callback: Callback, *arguments: Any) -> None:
+        """Call it; what it raises is this channel's affair."""
+        try:
+            callback(*arguments)
+        except Exception as error:
+            # From the head, whichever handler it was.  Netty starts behind that one; this is simpler.
+            self.pipeline.head.exception_caught(error)
+
+    def _fail(self, error: OSError) -> None:
+        if self.state is not State.CLOSED:
+            logger.info('%s is gone: %s', self.address, error)
+            self.abort()
+
+    def pause_reading(self, reason: object) -> None:
+        """Let the peer's bytes wait in the kernel until every reason that was given is taken back."""
+        self._pauses |= {reason}
+        self._update_interest()
+
+    def resume_reading(self, reason: object) -> None:
+        if reason in self._pauses:
+            self._pauses -= {reason}
+            self.alive_at = self.loop.time()  # its silence so far was our doing
+            self._update_interest()
+
+    def _update_interest(self) -> None:
+        """Tell the selector what to wake us for: input only when it is wanted, room only after a short send."""
+        lingering = self.state is State.CLOSING and not self.buffered and not self.input_ended
+        wanted = EVENT_READ if self.is_reading or lingering else 0
+        if self._unsent and self.state is not State.CLOSED:
+            wanted |= EVENT_WRITE
+        if wanted != self._interest:
+            self._interest = wanted
+            self.loop.register(self._socket, wanted, self._on_ready)
+
+    def _on_ready(self, mask: int) -> None:
+        mask &= self._interest  # something earlier in this tick may have paused or closed us: then it is stale
+        if mask:
+            self.alive_at = self.loop.time()
+        if mask & EVENT_WRITE:
+            self._flush_later()
+        if mask & EVENT_READ:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:  # readiness is a hint: select(2) says that Linux may drop the data after it
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        if data and self.is_open:
+            self.run(self.pipeline.head.channel_read, data)
+        elif not data:
+            self.input_ended = True
+            self._update_interest()  # end of file stays readable for ever
+            if self.is_open:
+                self.run(self.pipeline.head.user_event, INPUT_ENDED)
+            else:
+                self.abort()  # that was the last thing to wait for
+
+    def _buffer(self, data: bytes) -> None:
+        if self.is_open:
+            self._queue.append(data)
+            self.buffered += len(data)
+            self._flush_later()
+            self._check_water_marks()
+
+    def _flush_later(self) -> None:
+        if not self._is_written:
+            self._is_written = True
+            self.loop.written.append(self)
+
+    def _check_water_marks(self) -> None:
+        mark = HIGH_WATER_MARK if self.is_writable else LOW_WATER_MARK  # two marks: no flutter around one
+        if self.is_writable != (self.buffered <= mark):
+            self.is_writable = not self.is_writable
+            self.loop.call_soon(self.pipeline.head.writability_changed)  # not now: never inside somebody's write
+
+    def _send(self) -> None:
+        if not self._unsent:
+            self._unsent = memoryview(b''.join(self._queue))
+            self._queue.clear()
+        try:
+            sent = self._socket.send(self._unsent) if self._unsent else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.loop.call_soon(self._fail, error)  # not now: handlers run in parts 2 to 4
+            return
+        self._unsent = self._unsent[sent:]  # a view of the same bytes: each is copied once, however often
+        self.buffered -= sent
+        if self._queue and not self._unsent:  # a rest went out; what was queued behind it goes in the next tick
+            self._flush_later()
+        self._check_water_marks()
+        if self.state is State.CLOSING and not self.buffered:
+            self._end_output()
+        self._update_interest()
+
+    def _begin_close(self) -> None:
+        if self.is_open:
+            self.state = State.CLOSING
+            self._timeout = self.loop.call_later(CLOSE_TIMEOUT, self.abort)
+            self._flush_later()
+            self._update_interest()
+            self.run(self.pipeline.head.channel_inactive)
+
+    def _end_output(self) -> None:
+        """Everything is sent: say so, and wait for the peer's end of file.  To close with its bytes unread would make
+        the kernel send a reset, which may destroy what the peer has yet to read (RFC 1122, section 4.2.2.13)."""
+        with contextlib.suppress(OSError):  # gone already
+            self._socket.shutdown(socket.SHUT_WR)
+        if self.input_ended:
+            self.abort()
+
+
+def _address_of(sock: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return '{}:{}'.format(*sock.getpeername())
+    return 'gone'
+
+
+class IdleStateHandler(Handler):
+    """Fires READER_IDLE when the peer has shown no life for `seconds` (Netty's class of that name).
+
+    One timer, armed lazily: a read only stores the time (`alive_at`), the timer looks when it fires.  The clock
+    stands still while reading is paused: that silence is ours.
+    """
+    __slots__ = ('_seconds', '_timer')
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def channel_active(self) -> None:
+        self._timer = self.channel.loop.call_later(self._seconds, self._look)
+        super().channel_active()
+
+    def channel_inactive(self) -> None:
+        self._timer.cancel()
+        super().channel_inactive()
+
+    def _look(self) -> None:
+        loop, channel = self.channel.loop, self.channel
+        silence = loop.time() - channel.alive_at if channel.is_reading else 0.0
+        is_idle = silence >= self._seconds
+        self._timer = loop.call_later(self._seconds - (0.0 if is_idle else silence), self._look)
+        if is_idle:
+            super().user_event(READER_IDLE)
+
+
+# Accepting connections ...............................................................................
+
+class Listener:
+    """Accepts connections and makes channels of them; `initialize(channel)` fills the pipeline of each.
+
+    Raises OSError when the address cannot be had.  Callers beyond `max_channels` are closed at once.  One for whom no
+    descriptor is left waits in the kernel's queue, and accepting rests: select would report it in a busy loop.
+    """
+
+    def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
+                 max_channels: int = sys.maxsize) -> None:
+        self.channels: set[Channel] = set()
+        self._loop, self._initialize = loop, initialize
+        limited = isinstance(loop.selector, selectors.SelectSelector)
+        self._max_channels = min(max_channels, SELECT_LIMIT) if limited else max_channels
+        self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET,
+                                            backlog=socket.SOMAXCONN)
+        self._socket.setblocking(False)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]  # for port 0: the one that was free
+        self._resume()
+
+    def _resume(self) -> None:
+        self._pause: Timer | None = None
+        self._loop.register(self._socket, EVENT_READ, self._on_ready)
+
+    def close(self) -> None:
+        """Accept no more.  The channels stay."""
+        if not self._pause:
+            self._loop.register(self._socket, 0, self._on_ready)
+        else:
+            self._pause.cancel()
+        self._socket.close()
+
+    def _on_ready(self, mask: int) -> None:
+        for _ in range(ACCEPTS_A_TICK):
+            try:
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_ROOM:
+                    self._rest(error)
+                    return
+                logger.info('a caller was gone before it was accepted: %s', error)
+            else:
+                self._open(sock)
+
+    def _open(self, sock: socket.socket) -> None:
+        if len(self.channels) < self._max_channels:
+            channel = Channel(self._loop, sock, self._initialize, self.channels.discard)
+            if channel.state is not State.CLOSED:
+                self.channels.add(channel)
+        else:
+            logger.warning('refused a caller: %d connections are open', len(self.channels))
+            sock.close()
+
+    def _rest(self, error: OSError) -> None:
+        logger.warning('accepting rests for %g s: %s', ACCEPT_PAUSE, error)
+        self._loop.register(self._socket, 0, self._on_ready)
+        self._pause = self._loop.call_later(ACCEPT_PAUSE, self._resume)
