@@ -1,0 +1,483 @@
+"""Users, groups and the log of messages, in one SQLite file.
+
+What it does: remembers, and says only afterwards that it remembers.  What it leaves to others: who may do what
+(imserver.py).  It knows no socket and no packet.
+
+**The log is the queue.**  Each message, and each creation, join and quit of a group, is one row of `log` with an id
+that grows, however many people read it.  A row belongs to a *stream*: all that one user writes to one other
+("alice bob"), or all that is written to one group (its id).  `readers` says who reads which stream between which ids:
+
+      log     id  stream     sender  ...            readers  user   stream     after_id  before_id
+              1   alice bob  alice   "hi"                    bob    alice bob  0         -
+              2   9f8e7d6c   alice   creates it              alice  9f8e7d6c   2         -
+              3   9f8e7d6c   bob     joins                   bob    9f8e7d6c   3         6
+              6   9f8e7d6c   bob     quits
+
+What a user has yet to get is then one question: the rows of the streams they read, between those ids, above the id up
+to which everything was delivered.  There is no second copy for those offline, and none for those who read slowly.
+
+**One transaction a tick.**  `append` only collects; `commit` writes all of it at once, and then, never before, calls
+what was handed in with each entry.  If the disk is full nothing of the tick has happened, and each hears so.
+"""
+from __future__ import annotations
+
+import hashlib
+import heapq
+import hmac
+import itertools
+import json
+import logging
+import secrets
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x12345678  # marks the file as ours, see PRAGMA application_id
+FOREVER = 2**63 - 1  # greater than any message id
+CACHE_SIZE = 100_000  # entries of a cache before it starts anew: some 10 MB
+TOKEN_LIFETIME = 30 * 24 * 3600  # seconds
+MAX_NAME = 32  # code points of a user's name
+SERVER_NAME = 'server'  # reserved: who speaks where the server itself has something to say
+SCRYPT_BLOCK = 8  # r of RFC 7914: with it, N = 2**14 takes 16 MiB and some 50 ms
+
+SCHEMA = f'''
+    PRAGMA application_id = {APPLICATION_ID};
+    PRAGMA user_version = {SCHEMA_VERSION};
+    CREATE TABLE about (log_id TEXT NOT NULL);
+    CREATE TABLE users (
+        user_id TEXT PRIMARY KEY, name_key TEXT NOT NULL UNIQUE,
+        cost INTEGER NOT NULL, salt BLOB NOT NULL, digest BLOB NOT NULL,
+        token_digest BLOB, token_ends_at REAL, delivered_id INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE groups (group_id TEXT PRIMARY KEY, group_name TEXT);
+    CREATE TABLE readers (
+        user_id TEXT, stream TEXT, after_id INTEGER, before_id INTEGER,
+        PRIMARY KEY (user_id, stream, after_id)) WITHOUT ROWID;
+    CREATE INDEX readers_of_stream ON readers (stream);
+    CREATE TABLE log (
+        message_id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, stream TEXT NOT NULL, sender TEXT NOT NULL,
+        text TEXT NOT NULL, client_seq INTEGER, sent_at INTEGER NOT NULL);
+    -- Each index is paid for with every message.  In this one SQLite keeps the ids of a stream in order.
+    CREATE INDEX log_of_stream ON log (stream);
+    CREATE UNIQUE INDEX log_of_sender ON log (sender, client_seq) WHERE client_seq IS NOT NULL;
+'''
+ENTRY_COLUMNS = 'kind, stream, sender, text, client_seq, sent_at, message_id'
+
+logger = logging.getLogger('im.store')
+Then = Callable[[bool], None]  # called after the commit: True, it is on disk; False, it never happened
+
+
+class StoreError(Exception):
+    """The file cannot be used; the text is one line that says why."""
+
+
+class Kind(IntEnum):
+    MESSAGE = 1
+    GROUP_MESSAGE = 2
+    CREATE_GROUP = 3
+    JOIN_GROUP = 4
+    QUIT_GROUP = 5
+
+
+@dataclass(slots=True)
+class Entry:
+    """One row of the log."""
+    kind: Kind
+    stream: str
+    sender: str
+    text: str  # of a creation: whatever tells one request from another
+    client_seq: int | None  # None: from a session that does not number
+    sent_at: int  # milliseconds since 1970, UTC
+    message_id: int = 0  # given by `append`
+
+    @property
+    def recipient(self) -> str:
+        """The user that a single message is for."""
+        return self.stream.partition(' ')[2]
+
+    def is_repeated_by(self, other: Entry) -> bool:
+        same_target = self.stream == other.stream or self.kind is Kind.CREATE_GROUP  # that target is new each time
+        return self.kind is other.kind and same_target and self.text == other.text
+
+
+def direct_stream(sender: str, recipient: str) -> str:
+    """The stream of what `sender` writes to `recipient`.  No name has a space, and no group id."""
+    return f'{sender} {recipient}'
+
+
+# Names ...............................................................................................
+
+def normalize(name: str) -> str:
+    """The form in which a name is stored and looked up: NFC (Unicode, UAX #15)."""
+    return name if name.isascii() else unicodedata.normalize('NFC', name)
+
+
+def name_key(name: str) -> str:
+    """Two names with the same key are the same to a reader: 'Bob' and 'bob', and 'ｂｏｂ' in full width."""
+    return unicodedata.normalize('NFKC', unicodedata.normalize('NFKC', name).casefold())
+
+
+def is_valid_name(name: str) -> bool:
+    """Whether a name may be registered: letters and digits of any script, '_', '-' and '.'."""
+    return (0 < len(name) <= MAX_NAME and name_key(name) != SERVER_NAME
+            and all(c in '_-.' or unicodedata.category(c)[0] == 'L' or unicodedata.category(c) == 'Nd' for c in name))
+
+
+# Secrets .............................................................................................
+
+class PasswordHash(NamedTuple):
+    """What is kept of a password: scrypt (RFC 7914) with a salt of its own."""
+    cost: int  # log2 of scrypt's N
+    salt: bytes
+    digest: bytes
+
+
+def hash_password(password: str, cost: int, salt: bytes | None = None) -> PasswordHash:
+    """Slow on purpose (some 50 ms at cost 14, twice that for each one more): not for the thread of the loop."""
+    salt = salt or secrets.token_bytes(16)
+    memory = 2 * 128 * SCRYPT_BLOCK * 2**cost  # twice what it needs; the default limit ends at cost 14
+    digest = hashlib.scrypt(password.encode(), salt=salt, n=2**cost, r=SCRYPT_BLOCK, p=1, maxmem=memory, dklen=32)
+    return PasswordHash(cost, salt, digest)
+
+
+def password_matches(password: str, known: PasswordHash) -> bool:
+    """As slow as `hash_password`.  The comparison takes the same time wherever they differ."""
+    return hmac.compare_digest(hash_password(password, known.cost, known.salt).digest, known.digest)
+
+
+def _token_digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()  # fast is fine: nobody guesses 32 random bytes
+
+
+# The store ...........................................................................................
+
+class Store:
+    """The file at `path` (':memory:': none), locked for this process alone as long as it is open.
+
+    `durability`: 'full' survives a power cut (each commit waits for the disk), 'normal' and 'off' only the death of the
+    process.  Raises StoreError when the file cannot be used, and leaves it as it was.
+    """
+
+    def __init__(self, path: str, durability: str = 'full') -> None:
+        self._entries: list[Entry] = []  # appended, not committed
+        self._by_seq: dict[tuple[str, int], Entry] = {}  # of those, the numbered ones
+        self._waiting: list[Then] = []
+        self._failure: sqlite3.Error | None = None
+        self._delivered: dict[str, int] = {}  # not written yet
+        self._last_seqs: dict[str, int] = {}  # a cache
+        self._streams: set[str] = set()  # a cache: single streams that have their reader
+        self._users: set[str] = set()  # a cache: users that exist
+        try:
+            self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+            try:
+                self._open(durability)
+            except BaseException:
+                self._db.close()
+                raise
+        except sqlite3.Error as error:
+            reason = 'another program is using it' if 'locked' in str(error) else error
+            raise StoreError(f'cannot use the database {path}: {reason}') from error
+        except StoreError as error:
+            raise StoreError(f'cannot use the database {path}: {error}') from None
+
+    def _open(self, durability: str) -> None:
+        self._db.execute('PRAGMA locking_mode = EXCLUSIVE')  # kept until we close, and no file of shared memory
+        self._db.execute('BEGIN EXCLUSIVE')
+        self._check()
+        self.log_id: str = self._value('SELECT log_id FROM about')
+        self.committed_id: int = self._value('SELECT max(message_id) FROM log') or 0  # the highest id on disk
+        self._db.execute('COMMIT')
+        self._db.execute('PRAGMA journal_mode = WAL')
+        self._db.execute(f'PRAGMA synchronous = {durability}')
+
+    def _check(self) -> None:
+        """Make the tables of a new file; raise StoreError for a file that is not ours or not whole."""
+        if not self._value('SELECT count(*) FROM sqlite_master'):
+            for statement in SCHEMA.split(';'):  # not executescript: that would commit, and give up the lock
+                self._db.execute(statement)
+            self._db.execute('INSERT INTO about VALUES (?)', (secrets.token_hex(8),))
+        if self._value('PRAGMA application_id') != APPLICATION_ID:
+            raise StoreError('it belongs to another program')
+        if (version := self._value('PRAGMA user_version')) > SCHEMA_VERSION:
+            raise StoreError(f'it was made by a newer version of this server (schema {version})')
+        if (found := self._value('PRAGMA quick_check(1)')) != 'ok':
+            raise StoreError(f'it is corrupt: {found.splitlines()[-1]}')
+
+    def close(self) -> None:
+        """Commit what is collected and let go of the file."""
+        self.save_delivered()
+        self.commit()
+        self._db.close()
+
+    def _value(self, sql: str, *parameters: Any) -> Any:
+        """Return the first column of the first row, None when there is none."""
+        row = self._db.execute(sql, parameters).fetchone()
+        return row[0] if row else None
+
+    def _write(self, sql: str, *rows: tuple[Any, ...]) -> None:
+        """Execute for each row in the transaction of this tick.  What goes wrong is told by `commit`."""
+        if self._failure is None:
+            try:
+                if not self._db.in_transaction:
+                    self._db.execute('BEGIN IMMEDIATE')
+                self._db.executemany(sql, rows)
+            except sqlite3.Error as error:
+                self._failure = error
+
+    # The log
+
+    def append(self, entry: Entry, then: Then) -> None:
+        """Give `entry` its id and have it written with this tick; `then(is_durable)` is called after that."""
+        entry.message_id = self.committed_id + len(self._entries) + 1
+        self._entries.append(entry)
+        if entry.client_seq is not None:
+            self._by_seq[entry.sender, entry.client_seq] = entry
+            self._last_seqs[entry.sender] = entry.client_seq
+        if entry.kind is Kind.MESSAGE and entry.stream not in self._streams:
+            self._write('INSERT OR IGNORE INTO readers VALUES (?, ?, 0, NULL)', (entry.recipient, entry.stream))
+            self._streams.add(entry.stream)
+        self._waiting.append(then)
+
+    def after_commit(self, then: Then) -> None:
+        """Call `then(is_durable)` in its turn among those of the entries of this tick."""
+        self._waiting.append(then)
+
+    def commit(self) -> list[Entry]:
+        """Write what was collected, tell those who wait for it, and return the entries that are now durable."""
+        entries, waiting = self._entries, self._waiting
+        if entries:
+            places = ', '.join('?' * len(ENTRY_COLUMNS.split(', ')))
+            self._write(f'INSERT INTO log ({ENTRY_COLUMNS}) VALUES ({places})', *map(_row_of, entries))
+        is_durable = self._end_transaction()
+        self._entries, self._waiting = [], []
+        self._by_seq.clear()
+        if is_durable:
+            self.committed_id += len(entries)
+        self._trim_caches()
+        for then in waiting:
+            try:
+                then(is_durable)
+            except Exception:
+                logger.exception('bug: %r failed', then)
+        return entries if is_durable else []
+
+    def _end_transaction(self) -> bool:
+        """Commit, or undo everything.  Return which."""
+        if self._failure is None and self._db.in_transaction:
+            try:
+                self._db.execute('COMMIT')
+            except sqlite3.Error as error:
+                self._failure = error
+        if self._failure is None:
+            return True
+        logger.error('nothing of this tick was kept: %s', self._failure)
+        if self._db.in_transaction:
+            self._db.execute('ROLLBACK')
+        self._failure = None
+        for cache in self._last_seqs, self._streams, self._users:
+            cache.clear()  # it may hold what has now never happened
+        return False
+
+    def _trim_caches(self) -> None:
+        for cache in self._last_seqs, self._streams, self._users:
+            if len(cache) > CACHE_SIZE:
+                cache.clear()
+
+    def is_durable(self, entry: Entry) -> bool:
+        return 0 < entry.message_id <= self.committed_id
+
+    def last_client_seq(self, user_id: str) -> int:
+        """The highest number with which this user made an entry; 0 if none."""
+        if (known := self._last_seqs.get(user_id)) is None:
+            known = self._value('SELECT max(client_seq) FROM log WHERE sender = ? AND client_seq > 0', user_id) or 0
+            self._last_seqs[user_id] = known
+        return known
+
+    def find_entry(self, sender: str, client_seq: int) -> Entry | None:
+        """The entry that `sender` made with that number, committed or not."""
+        if entry := self._by_seq.get((sender, client_seq)):
+            return entry
+        found = self._log('WHERE sender = ? AND client_seq = ?', sender, client_seq)
+        return next(found, None)
+
+    def _log(self, where: str, *parameters: Any) -> Iterator[Entry]:
+        """The committed entries `where`; lazily: a row is fetched when it is asked for."""
+        for kind, *others in self._db.execute(f'SELECT {ENTRY_COLUMNS} FROM log {where}', parameters):
+            yield Entry(Kind(kind), *others)
+
+    # What was delivered, and what was not
+
+    def delivered_id(self, user_id: str) -> int:
+        """The id up to which everything was delivered to this user."""
+        known = self._delivered.get(user_id)
+        return self._value('SELECT delivered_id FROM users WHERE user_id = ?', user_id) if known is None else known
+
+    def set_delivered(self, user_id: str, message_id: int) -> None:
+        """Written down by the next `save_delivered`: to lose it only sends again."""
+        self._delivered[user_id] = message_id
+
+    def save_delivered(self) -> None:
+        """Write it with this tick."""
+        if not self._delivered:
+            return
+        saved = dict(self._delivered)
+        self._write('UPDATE users SET delivered_id = ? WHERE user_id = ?', *((d, u) for u, d in saved.items()))
+        self.after_commit(lambda is_durable: self._forget_delivered(saved) if is_durable else None)
+
+    def _forget_delivered(self, saved: dict[str, int]) -> None:
+        for user_id, message_id in saved.items():
+            if self._delivered.get(user_id) == message_id:  # else it has grown, or another save was first
+                del self._delivered[user_id]
+
+    def unread(self, user_id: str, after_id: int, limit: int) -> list[Entry]:
+        """The first `limit` committed entries above `after_id` that this user reads, in the order of their ids.
+
+        Streams with nothing new are left out by SQLite; the others are merged, as far as the page goes.
+        """
+        spans = self._db.execute('''
+            SELECT stream, max(after_id, :after), coalesce(before_id, :forever) FROM readers
+            WHERE user_id = :user AND EXISTS (
+                SELECT 1 FROM log WHERE log.stream = readers.stream
+                AND message_id > max(after_id, :after) AND message_id < coalesce(before_id, :forever))''',
+            {'user': user_id, 'after': after_id, 'forever': FOREVER}).fetchall()
+        sources = [self._log('WHERE stream = ? AND message_id > ? AND message_id < ? ORDER BY message_id LIMIT ?',
+                             *span, limit) for span in spans]
+        return list(itertools.islice(heapq.merge(*sources, key=_message_id), limit))
+
+    def history_with(self, user_id: str, peer: str, before_id: int) -> Iterator[Entry]:
+        """The messages between the two below `before_id`, the newest first; lazily."""
+        streams = {direct_stream(user_id, peer), direct_stream(peer, user_id)}  # one, with oneself
+        sources = [self._log('WHERE stream = ? AND message_id < ? ORDER BY message_id DESC', stream, before_id)
+                   for stream in streams]
+        return heapq.merge(*sources, key=_message_id, reverse=True)
+
+    def history_of_group(self, user_id: str, group_id: str, before_id: int) -> Iterator[Entry]:
+        """The messages of the times in which the user was in that group, as `history_with`."""
+        spans = self._db.execute('''
+            SELECT stream, after_id, min(coalesce(before_id, :before), :before) FROM readers
+            WHERE user_id = :user AND stream = :stream ORDER BY after_id DESC''',
+            {'user': user_id, 'stream': group_id, 'before': before_id}).fetchall()
+        for span in spans:
+            yield from self._log(f'WHERE stream = ? AND message_id > ? AND message_id < ? '
+                                 f'AND kind = {Kind.GROUP_MESSAGE:d} ORDER BY message_id DESC', *span)
+
+    # Groups
+
+    def create_group(self, entry: Entry, group_name: str | None, members: Iterable[str], then: Then) -> None:
+        """Append the creation of the group `entry.stream`; the others read it, its creator what comes after it."""
+        self.append(entry, then)
+        others = set(members) - {entry.sender}
+        self._write('INSERT INTO groups VALUES (?, ?)', (entry.stream, group_name))
+        self._write('INSERT INTO readers VALUES (?, ?, ?, NULL)', (entry.sender, entry.stream, entry.message_id),
+                    *((user_id, entry.stream, entry.message_id - 1) for user_id in others))
+
+    def join_group(self, entry: Entry, then: Then) -> None:
+        self.append(entry, then)
+        self._write('INSERT INTO readers VALUES (?, ?, ?, NULL)', (entry.sender, entry.stream, entry.message_id))
+
+    def quit_group(self, entry: Entry, then: Then) -> None:
+        self.append(entry, then)
+        self._write('UPDATE readers SET before_id = ? WHERE user_id = ? AND stream = ? AND before_id IS NULL',
+                    (entry.message_id, entry.sender, entry.stream))
+
+    # These answer for the middle of a tick too: what it has changed so far counts.
+
+    def new_group_id(self) -> str:
+        """Return 8 hex digits that no group has."""
+        while self.group_exists(group_id := secrets.token_hex(4)):
+            pass
+        return group_id
+
+    def group_exists(self, group_id: str) -> bool:
+        return self._value('SELECT 1 FROM groups WHERE group_id = ?', group_id) is not None
+
+    def group_name(self, group_id: str) -> str | None:
+        return self._value('SELECT group_name FROM groups WHERE group_id = ?', group_id)
+
+    def is_member(self, user_id: str, group_id: str) -> bool:
+        return self._value('SELECT 1 FROM readers WHERE user_id = ? AND stream = ? AND before_id IS NULL',
+                           user_id, group_id) is not None
+
+    def was_member(self, user_id: str, group_id: str) -> bool:
+        """Whether the user is or ever was in it."""
+        return self._value('SELECT 1 FROM readers WHERE user_id = ? AND stream = ?', user_id, group_id) is not None
+
+    def count_members(self, group_id: str) -> int:
+        return self._value('SELECT count(*) FROM readers WHERE stream = ? AND before_id IS NULL', group_id)
+
+    def members(self, group_id: str, at_id: int) -> list[str]:
+        """Those in the group once the entry `at_id` has happened, by name."""
+        rows = self._db.execute('''
+            SELECT user_id FROM readers WHERE stream = ? AND after_id <= ? AND coalesce(before_id, ?) > ?
+            ORDER BY user_id''', (group_id, at_id, FOREVER, at_id))
+        return [user_id for user_id, in rows]
+
+    def groups_of(self, user_id: str) -> list[tuple[str, str | None, int]]:
+        """Group id, name and number of members of each group that the user is in."""
+        return self._db.execute('''
+            SELECT group_id, group_name, (SELECT count(*) FROM readers AS r
+                                          WHERE r.stream = group_id AND r.before_id IS NULL)
+            FROM readers JOIN groups ON group_id = stream
+            WHERE user_id = ? AND before_id IS NULL ORDER BY group_id''', (user_id,)).fetchall()
+
+    # Users
+
+    def user_exists(self, user_id: str) -> bool:
+        if user_id not in self._users and self._value('SELECT 1 FROM users WHERE user_id = ?', user_id):
+            self._users.add(user_id)
+        return user_id in self._users
+
+    def known_users(self, user_ids: Iterable[str]) -> list[str]:
+        """Those of `user_ids` that exist, by name."""
+        rows = self._db.execute('SELECT user_id FROM users WHERE user_id IN (SELECT value FROM json_each(?)) '
+                                'ORDER BY user_id', (json.dumps(list(user_ids)),))
+        return [user_id for user_id, in rows]
+
+    def list_users(self, limit: int) -> list[str]:
+        rows = self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))
+        return [user_id for user_id, in rows]
+
+    def name_is_taken(self, name_key: str) -> bool:
+        """Whether some user has a name that is the same to the eye: `name_key` is what the names are compared by."""
+        return self._value('SELECT 1 FROM users WHERE name_key = ?', name_key) is not None
+
+    def password_of(self, user_id: str) -> PasswordHash | None:
+        row = self._db.execute('SELECT cost, salt, digest FROM users WHERE user_id = ?', (user_id,)).fetchone()
+        return PasswordHash(*row) if row else None
+
+    def add_user(self, user_id: str, name_key: str, password: PasswordHash) -> None:
+        self._write('INSERT INTO users (user_id, name_key, cost, salt, digest) VALUES (?, ?, ?, ?, ?)',
+                    (user_id, name_key, *password))
+
+    def change_password(self, user_id: str, password: PasswordHash) -> None:
+        """The token ends with the old password."""
+        self._write('UPDATE users SET cost = ?, salt = ?, digest = ? WHERE user_id = ?', (*password, user_id))
+        self.end_token(user_id)
+
+    def new_token(self, user_id: str, now: float) -> str:
+        """Return a token good for TOKEN_LIFETIME from `now` on (seconds since 1970); the old one ends."""
+        token = secrets.token_urlsafe(32)
+        self._write('UPDATE users SET token_digest = ?, token_ends_at = ? WHERE user_id = ?',
+                    (_token_digest(token), now + TOKEN_LIFETIME, user_id))
+        return token
+
+    def end_token(self, user_id: str) -> None:
+        self._write('UPDATE users SET token_digest = NULL WHERE user_id = ?', (user_id,))
+
+    def token_matches(self, user_id: str, token: str, now: float) -> bool:
+        row = self._db.execute('SELECT token_digest, token_ends_at FROM users WHERE user_id = ?',
+                               (user_id,)).fetchone()
+        return bool(row and row[0] and now < row[1] and hmac.compare_digest(row[0], _token_digest(token)))
+
+
+def _message_id(entry: Entry) -> int:
+    return entry.message_id
+
+
+def _row_of(entry: Entry) -> tuple[Any, ...]:
+    """The values of ENTRY_COLUMNS."""
+    return (int(entry.kind), entry.stream, entry.sender, entry.text, entry.client_seq, entry.sent_at,
+            entry.message_id)
