@@ -1,0 +1,799 @@
+#!/usr/bin/env python3
+"""The server: `python3 imserver.py`, then `python3 imclient.py --user alice` in other terminals.
+
+What it does: decides who may do what, and who hears of it.  What it leaves to others: bytes (protocol.py), sockets
+and time (reactor.py), memory (store.py).  The pipeline of a connection:
+
+      idle -> frames -> packets -> heartbeat -> login      before login and after logout
+      idle -> frames -> packets -> heartbeat -> session    in between
+
+A request changes nothing when it is read.  It is judged, and becomes an entry of the log; in part 4 of the tick all
+entries are committed at once, and only then everybody hears: the sender its answer, the readers the message.
+
+      part 2   alice: message to bob  --judge-->  store.append(entry, then)
+      part 4   store.commit()         --then--->  acknowledge to alice, deliver to bob
+      part 5   one send to each
+
+A `Session` is *live*, and gets entries straight from the commit, or it is *lagging* (just logged in, or slow to read)
+and is fed from the log, a page a tick, until it has caught up.  What waits for it waits on disk.
+"""
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import protocol
+from protocol import Command, Packet, ProtocolError, decode, encode
+from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer
+from store import (
+    FOREVER, MAX_NAME, SERVER_NAME, Entry, Kind, PasswordHash, Store, StoreError, Then, direct_stream, hash_password,
+    is_valid_name, name_key, normalize, password_matches)
+
+MAX_GROUP_NAME = 64  # code points
+MAX_MESSAGE = 4_096  # code points: escaped and with its frame it fits MIN_MAX_BODY
+MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
+MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
+HISTORY_LIMIT, HISTORY_DEFAULT = 100, 20  # messages of an answer
+HISTORY_SIZE = 262_144 - 4_096  # bytes of an answer's body, less a margin for all but the messages
+USERS_LIMIT = 200  # users of a list
+PAGE = 256  # entries that a lagging session gets in a tick
+PAGES_A_TICK = 16  # lagging sessions that are fed in a tick: some 20 ms of work
+SAVE_INTERVAL = 1.0  # seconds in which acknowledgements are gathered before they are written
+STOP_TIMEOUT, STOP_LOOK = 5.0, 0.02  # seconds for what is buffered when the server stops; between two looks at it
+MEMBERS_CACHE = 10_000  # groups whose members are kept in memory
+
+logger = logging.getLogger('im.server')
+
+
+# What is answered ....................................................................................
+
+class Refused(Exception):
+    """The peer asked for what it may not have: expected, and answered."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+def need(condition: object, code: str, reason: str) -> None:
+    """Raise Refused unless `condition` holds."""
+    if not condition:
+        raise Refused(code, reason)
+
+
+NOT_WRITTEN = Refused('internal_error', 'the server could not write to its disk')
+
+
+def frame_for(packet: Packet, version: int) -> bytes:
+    """Encode `packet`; for version 1, where it has no such packet, another one that says the same."""
+    if version == 1:
+        if isinstance(packet, (protocol.ErrorResponse, protocol.KickedNotice)):
+            name = SERVER_NAME
+            packet = protocol.MessageResponse(from_user_id=name, from_user_name=name, message=packet.reason)
+        elif isinstance(packet, protocol.GroupNotice):
+            packet = protocol.GroupMessageResponse(from_group_id=packet.group_id, from_user=packet.user,
+                                                   message=f'{packet.event} the group')
+    return encode(packet, version)
+
+
+def refusal(request: Packet, refused: Refused) -> Packet:
+    """The answer that refuses `request`: its own response where that can say no, else an ERROR_RESPONSE."""
+    why = {'code': refused.code, 'reason': refused.reason}
+    if request.COMMAND == Command.LOGIN_REQUEST:
+        return protocol.LoginResponse(user_name=request.user_name, success=False, **why)
+    why['client_seq'] = getattr(request, 'client_seq', None)
+    if request.COMMAND in (Command.JOIN_GROUP_REQUEST, Command.QUIT_GROUP_REQUEST):
+        response = protocol.PACKETS[request.COMMAND + 1]  # a response has the number after its request's
+        return response(group_id=request.group_id, success=False, **why)
+    return protocol.ErrorResponse(command=request.COMMAND, **why)
+
+
+# From bytes to packets ...............................................................................
+
+class FrameHandler(Handler):
+    """Bytes to frames (Netty's ByteToMessageDecoder).  While it is held nothing is handed on and nothing more is read,
+    so that what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
+    __slots__ = ('decoder', '_is_held')
+
+    def __init__(self) -> None:
+        self.decoder = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN)
+        self._is_held = False
+
+    def channel_read(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        frames = iter(self.decoder)
+        while self.channel.is_open and not self._is_held and (frame := self._next_of(frames)):
+            super().channel_read(frame)
+
+    def _next_of(self, frames: Iterator[bytes]) -> bytes | None:
+        try:
+            return next(frames, None)
+        except ProtocolError as error:
+            super().user_event(error)
+            return None
+
+    def hold(self) -> None:
+        """Hand nothing on until `release`: the frame just handed on has to be answered first."""
+        self._is_held = True
+        self.channel.pause_reading(self)
+
+    def release(self) -> None:
+        self.channel.loop.call_soon(self._go_on)  # not now: what follows is work for part 3, this is part 4
+
+    def _go_on(self) -> None:
+        self._is_held = False
+        self.channel.resume_reading(self)
+        self.channel.run(self._hand_on)
+
+
+class PacketHandler(Handler):
+    """Frames to packets and back; refuses what is none."""
+    __slots__ = ('version', 'session_version', '_bad_frames')
+
+    def __init__(self) -> None:
+        self.version = 1  # in which is answered: the session's, else that of the frame read last
+        self.session_version: int | None = None
+        self._bad_frames = 0
+
+    def channel_read(self, frame: bytes) -> None:
+        self.version = self.session_version or frame[4]
+        try:
+            packet = decode(frame, self.version, protocol.REQUESTS)
+        except protocol.BadPacket as error:
+            self._refuse(error)
+            return
+        super().channel_read(packet)
+
+    def _refuse(self, error: protocol.BadPacket) -> None:
+        logger.info('%s: bad packet: %s', self.channel.address, error)
+        self.write(protocol.ErrorResponse(command=error.command, code=error.code, reason=error.reason,
+                                          client_seq=error.client_seq))
+        self._bad_frames += 1
+        if self._bad_frames >= MAX_BAD_FRAMES:
+            self.channel.close()
+
+    def user_event(self, event: Any) -> None:
+        if not isinstance(event, ProtocolError):
+            super().user_event(event)
+            return
+        logger.info('%s: closed: %s', self.channel.address, event)
+        if isinstance(event, protocol.TooLongFrame) and event.version == 2:
+            self.version = self.session_version or 2
+            self.write(protocol.ErrorResponse(command=event.command, code='bad_request', reason=str(event)))
+        self.channel.close()
+
+    def write(self, message: Packet | bytes) -> None:
+        super().write(message if isinstance(message, bytes) else frame_for(message, self.version))
+
+
+class HeartbeatHandler(Handler):
+    """Answers heartbeats, whoever sends them."""
+    __slots__ = ()
+
+    def channel_read(self, packet: Packet) -> None:
+        if isinstance(packet, protocol.HeartbeatRequest):
+            self.channel.write(protocol.HeartbeatResponse())
+        else:
+            super().channel_read(packet)
+
+
+# Who it is ...........................................................................................
+
+class PeerHandler(Handler):
+    """What a connection does with or without a user: it is closed when idle or ended, and read as fast as it reads."""
+    __slots__ = ('server', 'frames', 'packets')
+
+    def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler) -> None:
+        self.server, self.frames, self.packets = server, frames, packets
+
+    def end(self) -> None:
+        """Nothing more is to happen on behalf of this peer."""
+
+    def user_event(self, event: Any) -> None:
+        if event is READER_IDLE:
+            logger.info('%s: closed: silent for %g s', self.channel.address, self.server.options.idle)
+            self.channel.close()
+        elif event is INPUT_ENDED:
+            self.end()
+            self.server.store.after_commit(lambda is_durable: self.channel.close())  # answers that wait go first
+        else:
+            super().user_event(event)
+
+    def writability_changed(self) -> None:
+        change = self.channel.resume_reading if self.channel.is_writable else self.channel.pause_reading
+        change('unread answers')
+
+    def channel_inactive(self) -> None:
+        self.end()
+
+
+class LoginHandler(PeerHandler):
+    """Nobody is logged in.  Judges one LOGIN_REQUEST at a time; at a good one a Session takes its place."""
+    __slots__ = ('_timer', '_deadline', '_time_left')
+
+    def channel_active(self) -> None:
+        self.start_clock(self.server.options.login_timeout)
+
+    def start_clock(self, seconds: float) -> None:
+        loop = self.channel.loop
+        self._deadline, self._timer = loop.time() + seconds, loop.call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        logger.info('%s: closed: did not log in', self.channel.address)
+        self.channel.close()
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def channel_read(self, packet: Packet) -> None:
+        if packet.COMMAND != Command.LOGIN_REQUEST:
+            self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first')))
+            return
+        self._timer.cancel()  # the time that judging takes is ours
+        self._time_left = self._deadline - self.channel.loop.time()
+        self.frames.hold()
+        self._judge(packet)
+
+    def _judge(self, request: Any) -> None:
+        try:
+            self._look_at(request, normalize(request.user_name))
+        except Refused as refused:
+            self._conclude(request, refused)
+
+    def _look_at(self, request: Any, name: str) -> None:
+        store, token = self.server.store, request.token
+        need(token is not None or request.password is not None, 'bad_request', 'a password or a token is needed')
+        if token is not None:
+            need(store.token_matches(name, token, self.server.wall_clock()), 'bad_token', 'the token is not valid')
+            self._conclude(request, name)
+        elif known := store.password_of(name):
+            self._in_worker(lambda: password_matches(request.password, known),
+                            lambda is_good: self._check(request, name, is_good))
+        else:
+            self.server.judge_new_name(name)
+            self._in_worker(lambda: hash_password(request.password, self.server.options.password_cost),
+                            lambda password: self._register(request, name, password))
+
+    def _in_worker(self, slow: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        def done(result: Any, error: Exception | None) -> None:
+            if error is not None:
+                raise error  # a bug of ours: this connection ends with it
+            if self.channel.is_open:
+                then(result)
+        self.channel.loop.run_in_worker(slow, lambda *outcome: self.channel.run(done, *outcome))
+
+    def _register(self, request: Any, name: str, password: PasswordHash) -> None:
+        if self.server.store.name_is_taken(name_key(name)):
+            self._judge(request)  # by somebody, meanwhile: now it is a login, or a name too much like another
+        else:
+            self.server.store.add_user(name, name_key(name), password)
+            self._check(request, name, True)
+
+    def _check(self, request: Any, name: str, is_good: bool) -> None:
+        if is_good:
+            token = self.server.store.new_token(name, self.server.wall_clock())  # the old one ends, also for version 1
+            self._conclude(request, name, token)
+        else:
+            self._conclude(request, Refused('wrong_password', 'the name is taken and the password is another one'))
+
+    def _conclude(self, request: Any, outcome: str | Refused, token: str | None = None) -> None:
+        """Answer in its turn, after the commit: a name is logged in."""
+        def then(is_durable: bool) -> None:
+            if self.channel.is_open:
+                self._answer(request, outcome if is_durable or isinstance(outcome, Refused) else NOT_WRITTEN, token)
+                self.frames.release()
+        self.server.store.after_commit(then)
+
+    def _answer(self, request: Any, outcome: str | Refused, token: str | None) -> None:
+        if isinstance(outcome, Refused):
+            self.channel.write(refusal(request, outcome))
+            self.start_clock(self._time_left)
+        else:
+            session = Session(self.server, self.frames, self.packets, outcome)
+            self.channel.pipeline.replace(self, session)
+            session.begin(request.resume_after, token)
+
+
+def _question(answer: Callable[[Session, Any], None]) -> Callable[[Session, Any], None]:
+    """Have a request answered after the commit, so that the answer knows of all that was asked for before it."""
+    def handle(session: Session, request: Any) -> None:
+        session.server.store.after_commit(lambda is_durable: session._answer(answer, request))
+    return handle
+
+
+class Session(PeerHandler):
+    """A user is logged in: what they ask for, and what is delivered to them."""
+    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', 'has_ended')
+
+    def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
+        super().__init__(server, frames, packets)
+        self.user_id = user_id
+        self.version = packets.session_version = packets.version
+        self.is_live = self.has_ended = False
+        frames.decoder.max_body = server.options.max_body
+
+    def begin(self, resume_after: int | None, token: str | None) -> None:
+        """Take the user over from an older session, say that they are logged in, and start to feed this one."""
+        store, name = self.server.store, self.user_id
+        if older := self.server.sessions.get(name):
+            older.kick()
+        self.server.sessions[name] = self
+        self.sent_id = self.delivered_id = store.delivered_id(name)
+        self.send(protocol.LoginResponse(success=True, user_id=name, user_name=name, token=token, log_id=store.log_id,
+                                         last_client_seq=store.last_client_seq(name)))
+        if resume_after is not None:
+            self.acknowledge(resume_after)
+        self.server.feed_later(self)
+        logger.info('%s: %s logged in, version %d', self.channel.address, name, self.version)
+
+    def send(self, packet: Packet) -> None:
+        """Write in the version of this session, also once it has ended and another may have begun."""
+        self.channel.write(frame_for(packet, self.version))
+
+    def end(self) -> None:
+        """The user is no longer reached here.  What was not acknowledged stays in the log."""
+        if self.has_ended:
+            return
+        self.has_ended = True
+        del self.server.sessions[self.user_id]
+        self.note_sent()
+        self.server.store.save_delivered()
+        logger.info('%s: %s is no longer here', self.channel.address, self.user_id)
+
+    def kick(self) -> None:
+        self.end()
+        self.channel.pause_reading(self)
+        self.channel.loop.call_soon(self._say_kicked)  # not now: answers that wait for this commit go first
+
+    def _say_kicked(self) -> None:
+        self.send(protocol.KickedNotice(reason='logged in elsewhere'))
+        self.channel.close()
+
+    def deliver(self, entry: Entry, frame: bytes) -> None:
+        """Write a committed entry, unless this session lags; then it will get it from the log."""
+        if not self.channel.is_writable:
+            self.is_live = False
+        if self.is_live:
+            self.channel.write(frame)
+            self.sent_id = entry.message_id
+            if self.version == 1:
+                self.server.save_later()
+
+    def feed(self) -> None:
+        """Write a page of what is in the log above `sent_id`; live again once there is nothing left."""
+        if self.has_ended or self.is_live or not self.channel.is_writable:
+            return  # writability_changed will ask for the next page
+        page = self.server.store.unread(self.user_id, self.sent_id, PAGE)
+        self.is_live = True
+        for entry in page:
+            self.deliver(entry, frame_for(self.server.packet_of(entry), self.version))
+        if len(page) == PAGE or not self.is_live:
+            self.is_live = False
+            self.server.feed_later(self)
+
+    def writability_changed(self) -> None:
+        super().writability_changed()
+        if self.channel.is_writable and not self.is_live:
+            self.server.feed_later(self)
+
+    def acknowledge(self, message_id: int) -> None:
+        """Everything up to that id was handled."""
+        message_id = min(message_id, self.server.store.committed_id)
+        if message_id > self.delivered_id:
+            self.delivered_id = message_id
+            self.sent_id = max(self.sent_id, message_id)
+            self.server.store.set_delivered(self.user_id, message_id)
+            self.server.save_later()
+
+    def note_sent(self) -> None:
+        """Version 1 acknowledges nothing: what was sent counts as delivered whenever the write buffer is empty."""
+        if self.version == 1:
+            self.acknowledge(self.delivered_id if self.channel.buffered else self.sent_id)
+
+    def channel_read(self, packet: Packet) -> None:
+        if not self.has_ended:
+            self._answer(REQUEST_HANDLERS[packet.COMMAND], packet)
+
+    def _answer(self, handle: Callable[[Session, Any], None], request: Packet) -> None:
+        try:
+            handle(self, request)
+        except Refused as refused:
+            self.send(refusal(request, refused))
+
+    def on_login_request(self, request: Packet) -> None:
+        raise Refused('already_logged_in', f'you are logged in as {self.user_id}; log out first')
+
+    def on_logout_request(self, request: Packet) -> None:
+        self.end()
+        self.server.store.end_token(self.user_id)
+        self.server.store.after_commit(lambda is_durable: self.send(protocol.LogoutResponse(
+            success=is_durable, reason=None if is_durable else NOT_WRITTEN.reason)))
+        self.packets.session_version = None
+        self.frames.decoder.max_body = protocol.MAX_BODY_BEFORE_LOGIN
+        login = LoginHandler(self.server, self.frames, self.packets)
+        self.channel.pipeline.replace(self, login)
+        login.start_clock(self.server.options.login_timeout)
+
+    def on_delivery_ack(self, request: Any) -> None:
+        self.acknowledge(request.message_id)
+
+    def on_message_request(self, request: Any) -> None:
+        recipient = normalize(request.to_user_id)
+        entry = self._entry(Kind.MESSAGE, request, direct_stream(self.user_id, recipient), request.message)
+        if not self._is_repeat(request, entry):
+            self._need_user(recipient)
+            self._append_text(request, entry)
+
+    def on_group_message_request(self, request: Any) -> None:
+        entry = self._entry(Kind.GROUP_MESSAGE, request, request.to_group_id, request.message)
+        if not self._is_repeat(request, entry):
+            self._need_member(request.to_group_id, self.user_id in self.server.members(request.to_group_id))
+            self._append_text(request, entry)
+
+    def on_create_group_request(self, request: Any) -> None:
+        store, name, named = self.server.store, request.group_name, [normalize(u) for u in request.user_id_list]
+        entry = self._entry(Kind.CREATE_GROUP, request, store.new_group_id(), json.dumps([name, named]))
+        if not self._is_repeat(request, entry):
+            members = {self.user_id, *store.known_users(named)}
+            need(name is None or 0 < len(name) <= MAX_GROUP_NAME, 'bad_request',
+                 f'a group name has 1 to {MAX_GROUP_NAME} characters')
+            self._need_room(len(members))
+            self._append(request, entry, lambda entry, then: store.create_group(entry, name, members, then))
+
+    def on_join_group_request(self, request: Any) -> None:
+        store, group_id = self.server.store, request.group_id
+        entry = self._entry(Kind.JOIN_GROUP, request, group_id, '')
+        if not self._is_repeat(request, entry):
+            need(store.group_exists(group_id), 'unknown_group', 'there is no such group')
+            need(not store.is_member(self.user_id, group_id), 'already_a_member', 'you are in this group')
+            self._need_room(store.count_members(group_id) + 1)
+            self._append(request, entry, store.join_group)
+
+    def on_quit_group_request(self, request: Any) -> None:
+        store, group_id = self.server.store, request.group_id
+        entry = self._entry(Kind.QUIT_GROUP, request, group_id, '')
+        if not self._is_repeat(request, entry):
+            self._need_member(group_id, store.is_member(self.user_id, group_id))
+            self._append(request, entry, store.quit_group)
+
+    def _entry(self, kind: Kind, request: Any, stream: str, text: str) -> Entry:
+        client_seq = request.client_seq if self.version == 2 else None
+        need(client_seq is None or client_seq > 0, 'bad_request', 'clientSeq begins at 1')
+        return Entry(kind, stream, self.user_id, text, client_seq, int(self.server.wall_clock() * 1000))
+
+    def _is_repeat(self, request: Packet, entry: Entry) -> bool:
+        """Whether `entry` was made before; then it is answered again, whatever has become of the right to it."""
+        store, client_seq = self.server.store, entry.client_seq
+        if client_seq is None or client_seq > store.last_client_seq(self.user_id):
+            return False
+        first = store.find_entry(self.user_id, client_seq)
+        need(first and first.is_repeated_by(entry), 'seq_conflict', f'clientSeq {client_seq} was something else')
+        self._append(request, first, lambda entry, then: store.after_commit(then))
+        return True
+
+    def _append_text(self, request: Packet, entry: Entry) -> None:
+        need(entry.text, 'bad_request', 'the message is empty')
+        need(len(entry.text) <= MAX_MESSAGE, 'message_too_long', f'a message has at most {MAX_MESSAGE} characters')
+        self._append(request, entry, self.server.store.append)
+
+    def _append(self, request: Packet, entry: Entry, append: Callable[[Entry, Then], None]) -> None:
+        """Answer once it is known whether `entry` is on disk.  What changes membership holds what is behind it."""
+        holds = entry.kind not in (Kind.MESSAGE, Kind.GROUP_MESSAGE)
+
+        def then(is_durable: bool) -> None:
+            if self.server.store.is_durable(entry):  # a repeated one is, though this tick may have failed
+                self._confirm(entry)
+            else:
+                self.send(refusal(request, NOT_WRITTEN))
+            if holds:
+                self.frames.release()
+        if holds:
+            self.frames.hold()
+        append(entry, then)
+
+    def _confirm(self, entry: Entry) -> None:
+        """Answer the request that made `entry`: now it is durable."""
+        client_seq = entry.client_seq
+        if entry.kind is Kind.CREATE_GROUP:
+            response = self.server.packet_of(entry)
+            unknown = set(json.loads(entry.text)[1]) - set(response.user_name_list)
+            response.unknown_user_id_list, response.client_seq = sorted(unknown) or None, client_seq
+            self.send(response)
+        elif entry.kind is Kind.JOIN_GROUP:
+            self.send(protocol.JoinGroupResponse(group_id=entry.stream, success=True, client_seq=client_seq))
+        elif entry.kind is Kind.QUIT_GROUP:
+            self.send(protocol.QuitGroupResponse(group_id=entry.stream, success=True, client_seq=client_seq))
+        elif self.version == 2:
+            self.send(protocol.MessageAck(client_seq=client_seq, message_id=entry.message_id, sent_at=entry.sent_at))
+
+    def _need_user(self, user_id: str) -> None:
+        need(self.server.store.user_exists(user_id), 'unknown_user', 'there is no such user')
+
+    def _need_member(self, group_id: str, is_member: bool) -> None:
+        need(is_member or self.server.store.group_exists(group_id), 'unknown_group', 'there is no such group')
+        need(is_member, 'not_a_member', 'you are not in this group')
+
+    def _need_room(self, count: int) -> None:
+        limit = self.server.options.max_group
+        need(count <= limit, 'group_full', f'a group has at most {limit} members')
+
+    @_question
+    def on_list_group_members_request(self, request: Any) -> None:
+        store, group_id = self.server.store, request.group_id
+        self._need_member(group_id, store.is_member(self.user_id, group_id))
+        members = [self.server.user(user_id) for user_id in store.members(group_id, store.committed_id)]
+        self.send(protocol.ListGroupMembersResponse(group_id=group_id, session_list=members))
+
+    @_question
+    def on_list_users_request(self, request: Packet) -> None:
+        sessions = self.server.sessions
+        others = [user_id for user_id in self.server.store.list_users(2 * USERS_LIMIT) if user_id not in sessions]
+        users = [self.server.user(user_id) for user_id in (sorted(sessions) + others)[:USERS_LIMIT]]
+        self.send(protocol.ListUsersResponse(user_list=users))
+
+    @_question
+    def on_list_groups_request(self, request: Packet) -> None:
+        groups = [protocol.Group(group_id=group_id, group_name=name, member_count=count)
+                  for group_id, name, count in self.server.store.groups_of(self.user_id)]
+        self.send(protocol.ListGroupsResponse(group_list=groups))
+
+    @_question
+    def on_history_request(self, request: Any) -> None:
+        limit = HISTORY_DEFAULT if request.limit is None else request.limit
+        need((request.user_id is None) != (request.group_id is None) and 0 < limit <= HISTORY_LIMIT, 'bad_request',
+             f'name a user or a group, and a limit of 1 to {HISTORY_LIMIT}')
+        messages, more = _page_of(self._history(request), limit)
+        self.send(protocol.HistoryResponse(
+            user_id=request.user_id, group_id=request.group_id, messages=messages, more=more))
+
+    def _history(self, request: Any) -> Iterator[Entry]:
+        store, before = self.server.store, FOREVER if request.before is None else request.before
+        if request.user_id is not None:
+            peer = normalize(request.user_id)
+            self._need_user(peer)
+            return store.history_with(self.user_id, peer, before)
+        self._need_member(request.group_id, store.was_member(self.user_id, request.group_id))
+        return store.history_of_group(self.user_id, request.group_id, before)
+
+
+def _page_of(newest_first: Iterator[Entry], limit: int) -> tuple[list[protocol.HistoryMessage], bool]:
+    """At most `limit` messages and HISTORY_SIZE bytes, oldest first, and whether there are more."""
+    page: deque[protocol.HistoryMessage] = deque()
+    size = 0
+    for entry in newest_first:
+        size += len(json.dumps(entry.text, ensure_ascii=False).encode()) + 250  # the rest of it: names and numbers
+        if len(page) == limit or size > HISTORY_SIZE:
+            return list(page), True
+        page.appendleft(protocol.HistoryMessage(message_id=entry.message_id, sent_at=entry.sent_at,
+                                                from_user_id=entry.sender, message=entry.text))
+    return list(page), False
+
+
+# Command.MESSAGE_REQUEST -> Session.on_message_request, and so on; a request without its method fails here, at once.
+REQUEST_HANDLERS: dict[int, Callable[[Session, Any], None]] = {
+    command: getattr(Session, f'on_{command.name.lower()}')
+    for command in protocol.REQUESTS - {Command.HEARTBEAT_REQUEST}}
+
+
+# The whole ...........................................................................................
+
+class Server:
+    """Joins loop, store and sessions.  `options` are those of `make_parser`; `wall_clock`: seconds since 1970."""
+
+    def __init__(self, loop: EventLoop, store: Store, options: argparse.Namespace,
+                 wall_clock: Callable[[], float] = time.time) -> None:
+        self.loop, self.store, self.options, self.wall_clock = loop, store, options, wall_clock
+        self.sessions: dict[str, Session] = {}
+        self._lagging: deque[Session] = deque()  # those to feed
+        self._save_timer: Timer | None = None
+        self._members: dict[str, set[str]] = {}  # a cache: groups as they are once `_applied_id` has happened
+        self._applied_id = store.committed_id
+        self._is_stopping = False
+        self.listener = Listener(loop, options.host, options.port, self._initialize, options.max_connections)
+        loop.before_flush.append(self._before_flush)
+
+    def _initialize(self, channel: Channel) -> None:
+        idle, frames, packets = IdleStateHandler(self.options.idle), FrameHandler(), PacketHandler()
+        channel.pipeline.add_last(idle, frames, packets, HeartbeatHandler(), LoginHandler(self, frames, packets))
+
+    def _before_flush(self) -> None:
+        """Part 4 of each tick: commit, answer, deliver, feed."""
+        for entry in self.store.commit():
+            self._deliver(entry)
+        for _ in range(min(len(self._lagging), PAGES_A_TICK)):
+            self._lagging.popleft().feed()
+        if self._lagging:
+            self.loop.call_soon(lambda: None)  # the next tick is not to wait for a socket
+
+    def _deliver(self, entry: Entry) -> None:
+        frames: dict[int, bytes] = {}  # by version: encoded once, however many read it
+        for session in filter(None, map(self.sessions.get, self._readers_of(entry))):
+            if session.version not in frames:
+                frames[session.version] = frame_for(self.packet_of(entry), session.version)
+            session.deliver(entry, frames[session.version])
+
+    def _readers_of(self, entry: Entry) -> set[str]:
+        if entry.kind is Kind.MESSAGE:
+            self._applied_id = entry.message_id
+            return {entry.recipient}
+        members = self.members(entry.stream)
+        self._applied_id = entry.message_id
+        if entry.kind is Kind.GROUP_MESSAGE:
+            return members
+        readers = members - {entry.sender}  # who creates, joins or quits has the answer instead
+        self._members[entry.stream] = readers if entry.kind is Kind.QUIT_GROUP else members | {entry.sender}
+        return readers
+
+    def members(self, group_id: str) -> set[str]:
+        """Those in the group as far as is committed and delivered."""
+        if group_id not in self._members:
+            if len(self._members) >= MEMBERS_CACHE:
+                self._members.clear()
+            self._members[group_id] = set(self.store.members(group_id, self._applied_id))
+        return self._members[group_id]
+
+    def packet_of(self, entry: Entry) -> Any:
+        """The packet that tells a reader of `entry`."""
+        common: dict[str, Any] = {'message_id': entry.message_id, 'sent_at': entry.sent_at}
+        name, group_id = entry.sender, entry.stream
+        if entry.kind is Kind.MESSAGE:
+            return protocol.MessageResponse(from_user_id=name, from_user_name=name, message=entry.text, **common)
+        sender = protocol.User(user_id=name, user_name=name)
+        if entry.kind is Kind.GROUP_MESSAGE:
+            return protocol.GroupMessageResponse(from_group_id=group_id, from_user=sender, message=entry.text, **common)
+        if entry.kind is Kind.CREATE_GROUP:
+            members = self.store.members(group_id, entry.message_id)
+            return protocol.CreateGroupResponse(success=True, group_id=group_id, user_name_list=members,
+                                                group_name=self.store.group_name(group_id), **common)
+        event = 'joined' if entry.kind is Kind.JOIN_GROUP else 'left'
+        return protocol.GroupNotice(group_id=group_id, event=event, user=sender, **common)
+
+    def user(self, user_id: str) -> protocol.User:
+        return protocol.User(user_id=user_id, user_name=user_id, online=user_id in self.sessions)
+
+    def judge_new_name(self, name: str) -> None:
+        """Raise Refused when nobody may register by that name."""
+        need(is_valid_name(name), 'invalid_name', f'a name has 1 to {MAX_NAME} letters, digits, "_", "-" or "."')
+        need(not self.store.name_is_taken(name_key(name)), 'invalid_name', 'a user has a name that looks the same')
+        need(not self.options.closed_registration, 'registration_closed', 'new accounts are not taken')
+
+    def feed_later(self, session: Session) -> None:
+        """In part 4 of this tick, or of the next."""
+        self._lagging.append(session)
+        self.loop.call_soon(lambda: None)
+
+    def save_later(self) -> None:
+        if self._save_timer is None:
+            self._save_timer = self.loop.call_later(SAVE_INTERVAL, self._save)
+
+    def _save(self) -> None:
+        self._save_timer = None
+        for session in self.sessions.values():
+            session.note_sent()
+            if session.delivered_id < session.sent_id and session.version == 1:
+                self.save_later()  # to look again
+        self.store.save_delivered()
+
+    def stop(self) -> None:
+        """Accept and read no more, answer what was read, send what is buffered, then end the loop."""
+        if self._is_stopping:
+            os._exit(1)  # asked a second time: at once.  What was committed is on disk
+        self._is_stopping = True
+        self.listener.close()
+        for channel in self.listener.channels:
+            channel.pause_reading(self)
+        self.store.after_commit(lambda is_durable: self._close_all())
+        self.loop.call_later(STOP_TIMEOUT, self.loop.stop)
+
+    def _close_all(self) -> None:
+        for channel in list(self.listener.channels):
+            channel.close()  # nothing happens to one that is closing already
+        is_sent = not any(channel.buffered for channel in self.listener.channels)
+        self.loop.stop() if is_sent else self.loop.call_later(STOP_LOOK, self._close_all)
+
+    def close(self) -> None:
+        """Give everything back; for the end of the process."""
+        for channel in list(self.listener.channels):
+            channel.abort()
+        self.store.close()
+        self.loop.close()
+
+
+# The command line ....................................................................................
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: object) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def _between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    def number(text: str) -> Any:  # argparse shows this name: "invalid number value"
+        if not low <= (value := kind(text)) <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not between {low} and {high}')
+        return value
+    return number
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog='imserver.py', description='The chat server.', allow_abbrev=False,
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add, seconds = parser.add_argument, _between(1, 86400, float)
+    add('--host', default='127.0.0.1', help='address to listen on')
+    add('--port', type=_between(0, 65535), default=8000, help='0: any that is free')
+    add('--db', default='im.db', metavar='FILE', help='where everything is kept; :memory: keeps nothing')
+    add('--durability', choices=('full', 'normal', 'off'), default='full',
+        help='full survives a power cut, the others only the death of the process')
+    add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='silence after which a connection is closed')
+    add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in')
+    add('--max-connections', type=_between(1, 1000000), default=10000, metavar='N', help='at one time')
+    add('--max-body', type=_between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='of a frame')
+    add('--max-group', type=_between(1, 100000), default=500, metavar='N', help='members of a group')
+    add('--password-cost', type=_between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
+    add('--closed-registration', action='store_true', help='only accounts that exist may log in')
+    add('--set-password', metavar='NAME', default=argparse.SUPPRESS,
+        help='make or reset the account NAME in --db, and exit; the password: IM_PASSWORD, or asked for')
+    add('--log-level', choices=('debug', 'info', 'warning', 'error'), default='info', help='what is logged on stderr')
+    return parser
+
+
+def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
+    """Make or reset the account that --set-password names."""
+    name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
+    if password is None and not sys.stdin.isatty():
+        parser.error('no password: set IM_PASSWORD, or run it in a terminal')
+    new = hash_password(getpass.getpass('New password: ') if password is None else password, options.password_cost)
+    if store.user_exists(name):
+        store.change_password(name, new)
+    elif is_valid_name(name) and not store.name_is_taken(name_key(name)):
+        store.add_user(name, name_key(name), new)
+    else:
+        parser.error(f'{name!r} is no valid name, or looks like one that is taken')
+    outcome: list[bool] = []
+    store.after_commit(outcome.append)
+    store.close()
+    print(f'{name} has a new password') if outcome[0] else parser.error('the database could not be written')
+
+
+def main() -> None:
+    parser = make_parser()
+    options = parser.parse_args()
+    logging.basicConfig(level=options.log_level.upper(), format='%(asctime)s %(levelname)s %(name)s %(message)s')
+    try:
+        store = Store(options.db, options.durability)
+    except StoreError as error:
+        parser.error(error)
+    if hasattr(options, 'set_password'):
+        _set_password(parser, store, options)
+        return
+    loop = EventLoop()
+    try:
+        server = Server(loop, store, options)
+    except OSError as error:
+        store.close()
+        parser.error(f'cannot listen on {options.host} port {options.port}: {error.strerror or error}')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    host, port = server.listener.address
+    if not host.startswith('127.') and host != '::1':
+        logger.warning('passwords and messages cross the network in the clear: anyone on the way can read them')
+    print(f'listening on {f"[{host}]" if ":" in host else host}:{port}', flush=True)
+    loop.run()
+    server.close()
+
+
+if __name__ == '__main__':
+    main()
