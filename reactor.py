@@ -91,13 +91,13 @@ class EventLoop:
 
     def run(self) -> None:
         """Tick until `stop` is called."""
-        self._stopping = False
-        while not self._stopping:
+        self._is_running = True
+        while self._is_running:
             self.tick()
 
     def stop(self) -> None:
         """End `run` once the tick under way is over."""
-        self._stopping = True
+        self._is_running = False
 
     def tick(self, max_wait: float = MAX_WAIT) -> None:
         """One turn.  It sleeps `max_wait` seconds at most."""
@@ -194,11 +194,10 @@ class EventLoop:
 
     def close(self) -> None:
         """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
-        for undo in self._undo:
+        for undo in reversed(self._undo):
             undo()
-        self.selector.close()
-        self._wake_receiver.close()
-        self._wake_sender.close()
+        for part in self.selector, self._wake_receiver, self._wake_sender:
+            part.close()
 
 
 # The chain of handlers ...............................................................................
@@ -273,7 +272,7 @@ class _Tail(Handler):
 
 
 class Pipeline:
-    """The handlers of one channel in their order; they may change at any time, also in the middle of an event."""
+    """The handlers of one channel in their order; they may change at any time, in the middle of an event too."""
     __slots__ = ('head', 'tail', '_handlers')
 
     def __init__(self, channel: Channel) -> None:
@@ -332,27 +331,24 @@ class Channel:
 
     def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callable[[Channel], None],
                  on_closed: Callable[[Channel], None] = lambda channel: None) -> None:
-        self.loop = loop
-        self.state = State.OPEN
+        self.loop, self.state = loop, State.OPEN
         self.address = _address_of(sock)  # 'host:port' of the peer
         self.buffered = 0  # bytes written and not sent
         self.is_writable, self.input_ended = True, False
         self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
-        self._socket = sock
-        self._interest = 0  # what the selector watches for us
+        self._socket, self._interest = sock, 0  # and what the selector watches it for
         self._pauses: frozenset[object] = frozenset()
         self._queue: list[bytes] = []
         self._unsent = memoryview(b'')  # what a short send left over; it goes before the queue
-        self._is_written = False
-        self._timeout: Timer | None = None
-        self._on_closed = on_closed
+        self._is_written, self._timeout, self._on_closed = False, Timer(lambda: None), on_closed
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # no Nagle: a tick gathers already.  That a peer is gone shows later
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.pipeline = Pipeline(self)
-        initialize(self)
+        self.run(initialize, self)
         self._update_interest()
-        self.run(self.pipeline.head.channel_active)
+        if self.is_open:
+            self.run(self.pipeline.head.channel_active)
 
     @property
     def is_open(self) -> bool:
@@ -373,14 +369,14 @@ class Channel:
     def flush(self) -> None:
         """Part 5 of a tick, called by the loop."""
         self._is_written = False
-        self.run(self.pipeline.tail.flush)
+        if self.state is not State.CLOSED:
+            self.run(self.pipeline.tail.flush)
 
     def abort(self) -> None:
         """Let go at once; what is buffered is lost."""
         if self.state is not State.CLOSED:
             was_open, self.state = self.is_open, State.CLOSED
-            if self._timeout:
-                self._timeout.cancel()
+            self._timeout.cancel()
             self._update_interest()
             self._socket.close()
             if was_open:
@@ -390,15 +386,16 @@ class Channel:
     def run(self, callback: Callback, *arguments: Any) -> None:
         """Call it; what it raises is this channel's affair."""
         try:
-            callback(*arguments)
+            try:
+                callback(*arguments)
+            except Exception as error:  # told from the head on; Netty starts behind the handler that failed
+                self.pipeline.head.exception_caught(error)
         except Exception as error:
-            # From the head, whichever handler it was.  Netty starts behind that one; this is simpler.
-            self.pipeline.head.exception_caught(error)
+            self.pipeline.tail.exception_caught(error)
 
     def _fail(self, error: OSError) -> None:
-        if self.state is not State.CLOSED:
-            logger.info('%s is gone: %s', self.address, error)
-            self.abort()
+        logger.info('%s is gone: %s', self.address, error)
+        self.abort()
 
     def pause_reading(self, reason: object) -> None:
         """Let the peer's bytes wait in the kernel until every reason that was given is taken back."""
@@ -423,8 +420,7 @@ class Channel:
 
     def _on_ready(self, mask: int) -> None:
         mask &= self._interest  # something earlier in this tick may have paused or closed us: then it is stale
-        if mask:
-            self.alive_at = self.loop.time()
+        self.alive_at = self.loop.time()
         if mask & EVENT_WRITE:
             self._flush_later()
         if mask & EVENT_READ:
@@ -464,7 +460,7 @@ class Channel:
         mark = HIGH_WATER_MARK if self.is_writable else LOW_WATER_MARK  # two marks: no flutter around one
         if self.is_writable != (self.buffered <= mark):
             self.is_writable = not self.is_writable
-            self.loop.call_soon(self.pipeline.head.writability_changed)  # not now: never inside somebody's write
+            self.loop.call_soon(self.run, self.pipeline.head.writability_changed)  # not now, inside a write
 
     def _send(self) -> None:
         if not self._unsent:
@@ -495,8 +491,8 @@ class Channel:
             self.run(self.pipeline.head.channel_inactive)
 
     def _end_output(self) -> None:
-        """Everything is sent: say so, and wait for the peer's end of file.  To close with its bytes unread would make
-        the kernel send a reset, which may destroy what the peer has yet to read (RFC 1122, section 4.2.2.13)."""
+        """Say so, and wait for the peer's end of file: to close with its bytes unread would make the kernel send a
+        reset, which may destroy what the peer has yet to read (RFC 1122, section 4.2.2.13)."""
         with contextlib.suppress(OSError):  # gone already
             self._socket.shutdown(socket.SHUT_WR)
         if self.input_ended:
@@ -504,9 +500,10 @@ class Channel:
 
 
 def _address_of(sock: socket.socket) -> str:
-    with contextlib.suppress(OSError):
-        return '{}:{}'.format(*sock.getpeername())
-    return 'gone'
+    try:
+        return ':'.join(map(str, sock.getpeername()[:2]))
+    except OSError:
+        return 'gone'
 
 
 class IdleStateHandler(Handler):
@@ -518,10 +515,11 @@ class IdleStateHandler(Handler):
     __slots__ = ('_seconds', '_timer')
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self._timer = seconds, Timer(lambda: None)
 
     def channel_active(self) -> None:
-        self._timer = self.channel.loop.call_later(self._seconds, self._look)
+        if self.channel.is_open:  # a handler before may have closed it
+            self._timer = self.channel.loop.call_later(self._seconds, self._look)
         super().channel_active()
 
     def channel_inactive(self) -> None:
@@ -534,7 +532,7 @@ class IdleStateHandler(Handler):
         is_idle = silence >= self._seconds
         self._timer = loop.call_later(self._seconds - (0.0 if is_idle else silence), self._look)
         if is_idle:
-            super().user_event(READER_IDLE)
+            channel.run(super().user_event, READER_IDLE)
 
 
 # Accepting connections ...............................................................................
@@ -577,6 +575,8 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
+                if self._socket.fileno() < 0:  # closed, earlier in this tick
+                    return
                 if error.errno in OUT_OF_ROOM:
                     self._rest(error)
                     return
