@@ -420,7 +420,7 @@ class Channel:
 
     def _on_ready(self, mask: int) -> None:
         mask &= self._interest  # something earlier in this tick may have paused or closed us: then it is stale
-        self.alive_at = self.loop.time()
+        self.alive_at = self.loop.time() if mask else self.alive_at
         if mask & EVENT_WRITE:
             self._flush_later()
         if mask & EVENT_READ:

@@ -21,12 +21,14 @@ what was handed in with each entry.  If the disk is full nothing of the tick has
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import hmac
 import itertools
 import json
 import logging
+import os
 import secrets
 import sqlite3
 import unicodedata
@@ -165,27 +167,30 @@ class Store:
         self._entries: list[Entry] = []  # appended, not committed
         self._by_seq: dict[tuple[str, int], Entry] = {}  # of those, the numbered ones
         self._waiting: list[Then] = []
-        self._failure: sqlite3.Error | None = None
+        self._failure: Exception | None = None
         self._delivered: dict[str, int] = {}  # not written yet
         self._last_seqs: dict[str, int] = {}  # a cache
         self._streams: set[str] = set()  # a cache: single streams that have their reader
         self._users: set[str] = set()  # a cache: users that exist
         try:
+            if os.path.isfile(path) and not os.access(path, os.W_OK):
+                raise StoreError('the file may not be written')  # SQLite would find out later, and say less
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
-            try:
-                self._open(durability)
-            except BaseException:
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            reason = 'another program is using it' if 'locked' in str(error) else error
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._db.close)
+                self._open(path, durability)
+                stack.pop_all()  # it went well: stay open
+        except (StoreError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: SQLite quotes what is broken
+            reason = 'another program is using it' if 'locked' in str(error) else ' '.join(str(error).split())
             raise StoreError(f'cannot use the database {path}: {reason}') from error
-        except StoreError as error:
-            raise StoreError(f'cannot use the database {path}: {error}') from None
 
-    def _open(self, durability: str) -> None:
+    def _open(self, path: str, durability: str) -> None:
         self._db.execute('PRAGMA locking_mode = EXCLUSIVE')  # kept until we close, and no file of shared memory
         self._db.execute('BEGIN EXCLUSIVE')
+        # SQLite reads what is missing of the last page as zeros.  By stat: to open and close the file ourselves would
+        # give up SQLite's lock on it (POSIX).
+        if os.path.isfile(path) and os.path.getsize(path) % self._value('PRAGMA page_size'):
+            raise StoreError('it is corrupt: its last page is not whole')
         self._check()
         self.log_id: str = self._value('SELECT log_id FROM about')
         self.committed_id: int = self._value('SELECT max(message_id) FROM log') or 0  # the highest id on disk
@@ -195,16 +200,22 @@ class Store:
 
     def _check(self) -> None:
         """Make the tables of a new file; raise StoreError for a file that is not ours or not whole."""
-        if not self._value('SELECT count(*) FROM sqlite_master'):
-            for statement in SCHEMA.split(';'):  # not executescript: that would commit, and give up the lock
-                self._db.execute(statement)
+        application_id, version = self._value('PRAGMA application_id'), self._value('PRAGMA user_version')
+        if application_id == 0 and not _schema_of(self._db):
+            _make_tables(self._db)
             self._db.execute('INSERT INTO about VALUES (?)', (secrets.token_hex(8),))
-        if self._value('PRAGMA application_id') != APPLICATION_ID:
+            return
+        if application_id != APPLICATION_ID:
             raise StoreError('it belongs to another program')
-        if (version := self._value('PRAGMA user_version')) > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise StoreError(f'it was made by a newer version of this server (schema {version})')
-        if (found := self._value('PRAGMA quick_check(1)')) != 'ok':
-            raise StoreError(f'it is corrupt: {found.splitlines()[-1]}')
+        with contextlib.closing(sqlite3.connect(':memory:')) as fresh:
+            _make_tables(fresh)
+            if _schema_of(self._db) != _schema_of(fresh):
+                raise StoreError('it is corrupt: its tables are not those of this server')
+        # The thorough check: the quick one does not look whether an index has lost entries.  1 s for a million.
+        if (found := self._value('PRAGMA integrity_check(1)')) != 'ok':
+            raise StoreError(f'it is corrupt: {found}')
 
     def close(self) -> None:
         """Commit what is collected and let go of the file."""
@@ -224,7 +235,7 @@ class Store:
                 if not self._db.in_transaction:
                     self._db.execute('BEGIN IMMEDIATE')
                 self._db.executemany(sql, rows)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, ValueError, OverflowError) as error:  # the last two: what no row can hold
                 self._failure = error
 
     # The log
@@ -471,6 +482,15 @@ class Store:
         row = self._db.execute('SELECT token_digest, token_ends_at FROM users WHERE user_id = ?',
                                (user_id,)).fetchone()
         return bool(row and row[0] and now < row[1] and hmac.compare_digest(row[0], _token_digest(token)))
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    for statement in SCHEMA.split(';'):  # not executescript: that would commit, and give up the lock
+        db.execute(statement)
+
+
+def _schema_of(db: sqlite3.Connection) -> list[tuple[str, str]]:
+    return db.execute('SELECT name, sql FROM sqlite_master ORDER BY name').fetchall()
 
 
 def _message_id(entry: Entry) -> int:
