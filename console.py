@@ -525,7 +525,7 @@ class _Page:
     def fields(self, event: dict[str, Any]) -> dict[str, Any]:
         """The fields of an event, and what its sentence says of several of them together."""
         people = [self.who(user) + ('' if user.get('online', True) else ' (offline)')
-                  for user in event.get('memberList') or event.get('userList') or []]
+                  for user in event.get('sessionList') or event.get('userList') or []]
         code = f'{event["code"]}: ' if 'code' in event else ''
         command = f' ({event["command"]})' if 'command' in event else ''
         return event | {'user': self.user(event), 'who': self.who(event),

@@ -748,7 +748,7 @@ ONE_LINE_EVENTS = [
     ({'event': 'notice', 'groupId': '1a2b3c4d', **BOB, 'action': 'joined'}, '-- bob joined group 1a2b3c4d'),
     ({'event': 'notice', 'groupId': '1a2b3c4d', **BOB, 'action': 'left', 'messageId': 9, 'sentAt': AT},
      '10:32 -- bob left group 1a2b3c4d'),
-    ({'event': 'members', 'groupId': '1a2b3c4d', 'memberList': [
+    ({'event': 'members', 'groupId': '1a2b3c4d', 'sessionList': [
         ALICE | {'online': True}, BOB | {'online': False}, {'userId': 'c1', 'userName': 'Carol'},
         {'userId': 'me', 'userName': 'me'}]},
      '-- group 1a2b3c4d has alice, bob (offline), Carol (c1), you'),

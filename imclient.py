@@ -1,0 +1,802 @@
+#!/usr/bin/env python3
+"""The client: `python3 imclient.py --user alice` chats in a terminal, and so do scripts through a pipe.
+
+What it does: connects, logs in, keeps the connection, and sees to it that everything sent arrives once and everything
+that arrives is shown once.  What it leaves to others: bytes (protocol.py), sockets and time (reactor.py), keys and
+text (console.py).
+
+      Connector   makes connections, time and again
+      Client      one user: requests out, events in; to import: `from imclient import Client`
+      App         the command line: lines to requests, events to text
+
+A request that makes an entry of the server's log has a number, `client_seq`, and stays in the client's list until it
+is answered.  When the connection is lost the client connects again, and sends what is on the list again: the server
+knows the numbers it has seen, and answers those again instead of doing the thing twice.  The other way round the
+server sends again what the client has not acknowledged, and the client shows each id once.
+
+      client                                            server
+        | --- MESSAGE_REQUEST clientSeq 7 ---------------> |  writes it down
+        |                                  X-- MESSAGE_ACK |  lost, with the connection
+        | --- LOGIN_REQUEST token -----------------------> |
+        | --- MESSAGE_REQUEST clientSeq 7 ---------------> |  has that: no second message
+        | <------------ MESSAGE_ACK clientSeq 7, id 4711 - |
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import getpass
+import json
+import logging
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Any, NoReturn
+
+import protocol
+from console import Key, PlainTerminal, Terminal, make_terminal, render
+from protocol import Command, Packet, encode
+from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Timer
+
+CONNECT_TIMEOUT = 10.0  # seconds for an attempt to connect
+BACKOFF_FIRST, BACKOFF_LAST = 1.0, 30.0  # seconds between attempts, doubling from the one to the other
+HEARTBEAT_INTERVAL = 5.0  # seconds
+SERVER_IDLE = 15.0  # seconds without a byte after which the server counts as dead: three heartbeats
+PATIENCE = 60.0  # seconds that a script waits for a lost server to come back
+END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last line
+GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
+LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them its input waits
+
+logger = logging.getLogger('im.client')
+Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
+
+
+# Connecting ..........................................................................................
+
+def backoff(failures: int, rand: Callable[[], float] = random.random) -> float:
+    """Return how many seconds to wait before the next attempt: drawn evenly from 0 to a bound that doubles each time.
+
+    Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): clients that lost one server together
+    do not come back together.
+    """
+    return rand() * min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 10))
+
+
+class Connector:
+    """Connects to a server; `initialize(channel)` fills the pipeline of the channel that it makes.
+
+    One attempt looks the name up (in the worker: that may block) and tries its addresses in turn, for CONNECT_TIMEOUT
+    seconds in all.  `on_failed(error)` is called when it came to nothing; to try again is the caller's decision.
+    """
+
+    def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
+                 on_failed: Callable[[Exception], None]) -> None:
+        self._loop, self._target, self._initialize, self._on_failed = loop, (host, port), initialize, on_failed
+        self._attempt = 0
+        self._addresses: list[Any] = []
+        self._socket: socket.socket | None = None
+        self._timer: Timer | None = None
+
+    def connect(self) -> None:
+        """Begin an attempt; one that is under way is dropped."""
+        self.cancel()
+        attempt = self._attempt
+        self._timer = self._loop.call_later(CONNECT_TIMEOUT, self._fail, TimeoutError('no answer'))
+        self._loop.run_in_worker(lambda: socket.getaddrinfo(*self._target, type=socket.SOCK_STREAM),
+                                 lambda found, error: self._on_found(attempt, found, error))
+
+    def cancel(self) -> None:
+        self._attempt += 1  # what the worker finds for an older one is dropped
+        if self._timer:
+            self._timer.cancel()
+        if sock := self._release():
+            sock.close()
+
+    def _release(self) -> socket.socket | None:
+        sock, self._socket = self._socket, None
+        if sock:
+            self._loop.register(sock, 0, self._on_ready)
+        return sock
+
+    def _on_found(self, attempt: int, found: list[Any] | None, error: Exception | None) -> None:
+        if attempt == self._attempt:
+            self._addresses = found or []
+            self._try_next(error or OSError('the name has no address'))
+
+    def _try_next(self, error: Exception) -> None:
+        while self._addresses:
+            family, kind, number, _, address = self._addresses.pop(0)
+            try:
+                self._begin(socket.socket(family, kind, number), address)
+                return
+            except OSError as failure:
+                error = failure
+        self._fail(error)
+
+    def _begin(self, sock: socket.socket, address: Any) -> None:
+        sock.setblocking(False)
+        failure = sock.connect_ex(address)
+        if failure not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):  # the last: Windows' way to say in progress
+            sock.close()
+            raise OSError(failure, os.strerror(failure))
+        self._socket = sock
+        self._loop.register(sock, EVENT_WRITE, self._on_ready)  # writable: it is connected, or it has failed
+
+    def _on_ready(self, mask: int) -> None:
+        sock = self._release()
+        if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sock.close()
+            self._try_next(OSError(failure, os.strerror(failure)))
+        else:
+            self.cancel()
+            Channel(self._loop, sock, self._initialize)
+
+    def _fail(self, error: Exception) -> None:
+        self.cancel()
+        self._on_failed(error)
+
+
+class ServerHandler(Handler):
+    """The last handler of a connection to a server: bytes to packets for `client`."""
+    __slots__ = ('_client', '_decoder')
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._decoder = protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
+
+    def channel_active(self) -> None:
+        self._client.on_connected(self.channel)
+
+    def channel_inactive(self) -> None:
+        self._client.on_lost('the connection was closed')
+
+    def channel_read(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        frames = iter(self._decoder)
+        while self.channel.is_open and (frame := self._next_of(frames)):
+            if packet := self._packet_of(frame):
+                self._client.on_packet(packet, frame[4])
+
+    def _next_of(self, frames: Any) -> bytes | None:
+        try:
+            return next(frames, None)
+        except protocol.ProtocolError as error:
+            self._give_up(f'the server does not speak this protocol: {error}')
+            return None
+
+    def _packet_of(self, frame: bytes) -> Packet | None:
+        try:
+            return protocol.decode(frame, None, protocol.RESPONSES)
+        except protocol.BadPacket as error:
+            self._client.tell('error', reason=f'the server sent something unreadable: {error}')
+            return None
+
+    def _give_up(self, reason: str) -> None:
+        self._client.on_lost(reason)
+        self.channel.abort()
+
+    def user_event(self, event: Any) -> None:
+        if event is READER_IDLE:
+            self._give_up(f'the server was silent for {SERVER_IDLE:g} s')
+        elif event is INPUT_ENDED:
+            self._give_up('the server closed the connection')
+
+
+# The client ..........................................................................................
+
+# The command that answers each request.
+ANSWERS = {request: request + 1 for request in protocol.REQUESTS} | {
+    Command.MESSAGE_REQUEST: Command.MESSAGE_ACK, Command.GROUP_MESSAGE_REQUEST: Command.MESSAGE_ACK}
+LISTS = {Command.LIST_GROUP_MEMBERS_RESPONSE: 'members', Command.HISTORY_RESPONSE: 'history',
+         Command.LIST_USERS_RESPONSE: 'users', Command.LIST_GROUPS_RESPONSE: 'groups'}  # and their events
+TEXT_REQUESTS = (Command.MESSAGE_REQUEST, Command.GROUP_MESSAGE_REQUEST)
+
+
+@dataclass(eq=False)  # two that say the same are two
+class Pending:
+    """A request that is not answered yet."""
+    packet: Any
+    times_sent: int = 0
+
+
+class Client:
+    """One user of a chat server, on a loop of the caller's.
+
+        loop = EventLoop()
+        client = Client(loop, '127.0.0.1', 8000, print)
+        client.login('alice', 'secret')
+        client.send_message('bob', 'hello')
+        loop.run()
+
+    Requests may be made at any time: they are sent once the user is logged in.  What happens is told by
+    `on_event(event)`, a dict: the key 'event' says what, the others are named as on the wire.  `retries`: attempts to
+    reach the server after the first one failed.  `patience`: seconds to try after a connection was lost; None: without
+    end.  Where it gives up, the event is 'gave_up'.
+    """
+
+    def __init__(self, loop: EventLoop, host: str, port: int, on_event: Callable[[Event], None], *,
+                 retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random) -> None:
+        self._loop = loop
+        self._target = {'host': host, 'port': port}
+        self._on_event = on_event
+        self._retries, self._patience, self._random = retries, patience, rand
+        self._connector = Connector(loop, host, port, self._initialize, self._on_failed)
+        self._channel: Channel | None = None
+        self._timer: Timer | None = None  # the next heartbeat, or the next attempt to connect
+        self._failures = 0
+        self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
+        self.user_name = self.user_id = ''
+        self._password: str | None = None
+        self._token: str | None = None
+        self._log_id: str | None = None
+        self.version = 2  # of the session; 1 once a server has answered in it
+        self.wants_login = False  # login was called, and nothing has ended that since
+        self.is_logged_in = False
+        self.pending: list[Pending] = []
+        self._next_seq = 1
+        self._highest_id = 0  # of the entries shown
+        self._acknowledges = False  # soon
+
+    def login(self, user_name: str, password: str) -> None:
+        """Log in, connecting first if need be; the first login with a free name makes the account."""
+        if self.is_logged_in:
+            self.tell('error', code='already_logged_in', reason=f'you are logged in as {self.user_name}; log out first')
+            return
+        if user_name != self.user_name:
+            self._forget()
+        self.user_name, self._password, self.wants_login = user_name, password, True
+        if self._channel:
+            self._send_login()
+        else:
+            self._connector.connect()
+
+    def logout(self) -> None:
+        """The connection stays, for a login as somebody else."""
+        self._request(protocol.LogoutRequest())
+
+    def send_message(self, user_id: str, text: str) -> None:
+        self._request(protocol.MessageRequest(to_user_id=user_id, message=text))
+
+    def send_group_message(self, group_id: str, text: str) -> None:
+        self._request(protocol.GroupMessageRequest(to_group_id=group_id, message=text))
+
+    def create_group(self, user_ids: list[str], group_name: str | None = None) -> None:
+        self._request(protocol.CreateGroupRequest(user_id_list=user_ids, group_name=group_name))
+
+    def join_group(self, group_id: str) -> None: self._request(protocol.JoinGroupRequest(group_id=group_id))
+    def quit_group(self, group_id: str) -> None: self._request(protocol.QuitGroupRequest(group_id=group_id))
+    def list_members(self, group_id: str) -> None: self._request(protocol.ListGroupMembersRequest(group_id=group_id))
+    def list_users(self) -> None: self._request(protocol.ListUsersRequest())
+    def list_groups(self) -> None: self._request(protocol.ListGroupsRequest())
+
+    def history(self, *, user_id: str | None = None, group_id: str | None = None, before: int | None = None,
+                limit: int | None = None) -> None:
+        """The last messages with a user or of a group; `before` a message id."""
+        self._request(protocol.HistoryRequest(user_id=user_id, group_id=group_id, before=before, limit=limit))
+
+    def close(self) -> None:
+        """Send what is buffered, close, and do not come back."""
+        self.wants_login = False
+        self._connector.cancel()
+        if self._timer:
+            self._timer.cancel()
+        if self._channel:
+            channel, self._channel = self._channel, None  # not lost: given up
+            channel.close()
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Make an event of `fields`; those that are None are left out."""
+        self._on_event({'event': event, **{name: value for name, value in fields.items() if value is not None}})
+
+    def _initialize(self, channel: Channel) -> None:
+        channel.pipeline.add_last(IdleStateHandler(SERVER_IDLE), ServerHandler(self))
+
+    def on_connected(self, channel: Channel) -> None:
+        self._channel = channel
+        self.version = 2
+        self.tell('connected', **self._target)
+        self._beat()
+        self._send_login()
+
+    def _beat(self) -> None:
+        self._timer = self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
+        self._write(protocol.HeartbeatRequest())
+
+    def _send_login(self) -> None:
+        secret = {'token': self._token} if self._token else {'password': self._password}
+        self._write(protocol.LoginRequest(user_name=self.user_name, **secret))
+
+    def on_lost(self, reason: str) -> None:
+        """The connection is gone.  If the user still wants to be logged in, come back."""
+        if self._channel is None:
+            return
+        self._channel, self.is_logged_in = None, False
+        self._lost_at = self._loop.time() if self._lost_at is None else self._lost_at
+        self._timer.cancel()
+        self.tell('disconnected', reason=reason)
+        if self.wants_login:
+            self._connect_later(reason)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._connect_later(getattr(error, 'strerror', None) or str(error))
+
+    def _connect_later(self, reason: str) -> None:
+        if self._lost_at is None:
+            gives_up = self._failures >= self._retries
+        else:
+            gives_up = self._patience is not None and self._loop.time() - self._lost_at >= self._patience
+        if gives_up:
+            self.wants_login = False
+            self.tell('gave_up', reason='cannot reach {host} port {port}: {}'.format(reason, **self._target))
+            return
+        delay = backoff(self._failures, self._random)
+        self._failures += 1
+        self.tell('reconnecting', delay=delay, attempt=self._failures)
+        self._timer = self._loop.call_later(delay, self._connector.connect)
+
+    def _write(self, packet: Packet) -> None:
+        if self._channel:
+            self._channel.write(encode(packet, self.version))
+
+    def _request(self, packet: Packet) -> None:
+        if not self.is_logged_in and not self.wants_login:
+            self.tell('error', code='not_logged_in', reason='log in first')
+            return
+        request = Pending(packet)
+        self.pending.append(request)
+        if self.is_logged_in:
+            self._send(request)
+
+    def _send(self, request: Pending) -> None:
+        packet = request.packet
+        if self.version == 1 and packet.COMMAND > protocol.LAST_COMMAND_OF_VERSION_1:
+            self.pending.remove(request)
+            self.tell('error', reason='this server speaks version 1, which has no such request')
+            return
+        if self.version == 2 and getattr(packet, 'client_seq', 0) is None:
+            packet.client_seq, self._next_seq = self._next_seq, self._next_seq + 1
+        request.times_sent += 1
+        self._write(packet)
+        if self.version == 1 and packet.COMMAND in TEXT_REQUESTS:  # nobody will answer
+            self.pending.remove(request)
+            self._tell_sent(packet)
+
+    def _take(self, matches: Callable[[Any], bool]) -> Pending | None:
+        """Take the first request that `matches` off the list."""
+        for index, request in enumerate(self.pending):
+            if matches(request.packet):
+                return self.pending.pop(index)
+        return None
+
+    def _answered(self, response: Any) -> Pending | None:
+        """Take the request that `response` answers off the list.  A number tells which; else the first of its kind."""
+        client_seq = getattr(response, 'client_seq', None)
+        return self._take(lambda packet: ANSWERS[packet.COMMAND] == response.COMMAND
+                          and (client_seq is None or packet.client_seq == client_seq))
+
+    def _refused(self, request: Pending | None, command: int | None, code: str | None, reason: str | None) -> None:
+        if request and code == 'seq_conflict' and request.times_sent > 1:
+            # Sent again after a loss, and somebody else has used the number as this user meanwhile.  So it was not
+            # done, or the server would know it: it gets a new number.
+            request.packet.client_seq, request.times_sent = None, 0
+            self.pending.append(request)
+            self._send(request)
+            return
+        name = Command(command).name if command in protocol.PACKETS else None
+        self.tell('error', command=name, code=code, reason=reason or 'refused')
+
+    def _forget(self) -> None:
+        """Another user, or another database: ids, numbers and the token mean nothing there."""
+        self._token, self._log_id, self._next_seq, self._highest_id = None, None, 1, 0
+        for request in self.pending:
+            if hasattr(request.packet, 'client_seq'):
+                request.packet.client_seq = None
+
+    def on_packet(self, packet: Any, version: int) -> None:
+        """`version`: that of the frame."""
+        if packet.COMMAND == Command.LOGIN_RESPONSE:
+            self._on_login(packet, version)
+        elif handle := self._HANDLERS.get(packet.COMMAND):
+            handle(self, packet)
+
+    def _on_login(self, packet: protocol.LoginResponse, version: int) -> None:
+        if self.is_logged_in or not self.wants_login:
+            return
+        if not packet.success:
+            self._on_login_refused(packet)
+            return
+        if packet.log_id != self._log_id:
+            self._forget()
+        self.version, self.is_logged_in, self._failures, self._lost_at = version, True, 0, None
+        self.user_id = packet.user_id or self.user_name
+        self._log_id, self._token = packet.log_id, packet.token or self._token
+        self._next_seq = max(self._next_seq, (packet.last_client_seq or 0) + 1)
+        self.tell('login', userName=packet.user_name or self.user_name, userId=self.user_id, version=version)
+        if self._highest_id:
+            self._acknowledge()
+        for request in list(self.pending):
+            self._send(request)
+
+    def _on_login_refused(self, packet: protocol.LoginResponse) -> None:
+        if self._token and self._password is not None:  # the token has ended: try the password
+            self._token = None
+            self._send_login()
+            return
+        self.wants_login = False
+        self.tell('login_failed', code=packet.code, reason=packet.reason or 'refused')
+
+    def _on_logout(self, packet: protocol.LogoutResponse) -> None:
+        self._answered(packet)
+        if packet.success:
+            self.wants_login = self.is_logged_in = False
+            self._token = None
+            self.tell('logged_out')
+        else:
+            self.tell('error', command='LOGOUT_REQUEST', reason=packet.reason or 'refused')
+
+    def _on_kicked(self, packet: protocol.KickedNotice) -> None:
+        self.wants_login = self.is_logged_in = False  # to come back would kick the other, and so on for ever
+        self.tell('kicked', reason=packet.reason)
+
+    def _on_error(self, packet: protocol.ErrorResponse) -> None:
+        request = self._take(lambda pending: pending.COMMAND == packet.command and (
+            packet.client_seq is None or pending.client_seq == packet.client_seq))
+        self._refused(request, packet.command, packet.code, packet.reason)
+
+    def _on_ack(self, packet: protocol.MessageAck) -> None:
+        if request := self._answered(packet):
+            self._tell_sent(request.packet, messageId=packet.message_id, sentAt=packet.sent_at,
+                            clientSeq=packet.client_seq)
+
+    def _tell_sent(self, packet: Any, **ids: int) -> None:
+        self.tell('sent', toUserId=getattr(packet, 'to_user_id', None), toGroupId=getattr(packet, 'to_group_id', None),
+                  message=packet.message, **ids)
+
+    def _on_membership(self, packet: Any) -> None:
+        request, event = self._answered(packet), 'joined' if packet.COMMAND == Command.JOIN_GROUP_RESPONSE else 'left'
+        if packet.success:
+            self.tell(event, groupId=packet.group_id)
+        else:
+            self._refused(request, packet.COMMAND - 1, packet.code, packet.reason)
+
+    def _on_group_created(self, packet: protocol.CreateGroupResponse) -> None:
+        # To its creator it is an answer and no entry to acknowledge: entries with lower ids may follow it.
+        may_answer = packet.client_seq is not None or self.version == 1
+        is_answer = may_answer and self._answered(packet) is not None
+        if not packet.success:
+            self._refused(None, Command.CREATE_GROUP_REQUEST, None, packet.reason)
+        elif is_answer or packet.client_seq is None and self._is_new(packet):
+            self.tell('group_created', groupId=packet.group_id, groupName=packet.group_name,
+                      userNameList=packet.user_name_list or [], unknownUserIdList=packet.unknown_user_id_list)
+
+    def _is_new(self, packet: Any) -> bool:
+        """Whether this entry of the log was not shown before.  They come in the order of their ids."""
+        if self.version == 1 or packet.message_id is None:
+            return True
+        if not self._acknowledges:
+            self._acknowledges = True
+            self._loop.call_soon(self._acknowledge)  # once for all that arrived together
+        if packet.message_id <= self._highest_id:
+            return False
+        self._highest_id = packet.message_id
+        return True
+
+    def _acknowledge(self) -> None:
+        self._acknowledges = False
+        if self.is_logged_in:
+            self._write(protocol.DeliveryAck(message_id=self._highest_id))
+
+    def _on_message(self, packet: protocol.MessageResponse) -> None:
+        if self._is_new(packet):
+            self.tell('message', **{'fromUserName': '', **_fields_of(packet)})
+
+    def _on_group_message(self, packet: protocol.GroupMessageResponse) -> None:
+        if self._is_new(packet):
+            user = packet.from_user or protocol.User()
+            self.tell('group_message', groupId=packet.from_group_id, fromUserId=user.user_id,
+                      fromUserName=user.user_name, message=packet.message, messageId=packet.message_id,
+                      sentAt=packet.sent_at)
+
+    def _on_notice(self, packet: protocol.GroupNotice) -> None:
+        if self._is_new(packet):
+            self.tell('notice', groupId=packet.group_id, userId=packet.user.user_id or '', action=packet.event,
+                      userName=packet.user.user_name or '', messageId=packet.message_id, sentAt=packet.sent_at)
+
+    def _on_list(self, packet: Any) -> None:
+        self._answered(packet)
+        self.tell(LISTS[packet.COMMAND], **_fields_of(packet))
+
+    _HANDLERS: dict[int, Callable[[Client, Any], None]] = {
+        Command.MESSAGE_RESPONSE: _on_message, Command.GROUP_MESSAGE_RESPONSE: _on_group_message,
+        Command.GROUP_NOTICE: _on_notice, Command.CREATE_GROUP_RESPONSE: _on_group_created,
+        Command.JOIN_GROUP_RESPONSE: _on_membership, Command.QUIT_GROUP_RESPONSE: _on_membership,
+        Command.MESSAGE_ACK: _on_ack, Command.ERROR_RESPONSE: _on_error, Command.KICKED_NOTICE: _on_kicked,
+        Command.LOGOUT_RESPONSE: _on_logout, **dict.fromkeys(LISTS, _on_list)}
+
+
+def _fields_of(body: protocol.Body) -> dict[str, Any]:
+    """The fields of a packet or of a part of one by their names on the wire, without those that are None."""
+    values = {f.name: (getattr(body, f.attribute), f) for f in body.FIELDS}
+    return {name: [_fields_of(item) for item in value] if f.many and issubclass(f.kind, protocol.Body) else value
+            for name, (value, f) in values.items() if value is not None}
+
+
+# The command line ....................................................................................
+
+ALIASES = {'sendToUser': '/msg', 'sendToGroup': '/group', 'createGroup': '/create', 'joinGroup': '/join',
+           'quitGroup': '/quit', 'listGroupMembers': '/members', 'logout': '/logout'}
+SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}  # and the exit code: 128 and its number, as shells have it
+
+
+class App:
+    """Lines of standard input to requests, events to standard output.
+
+    In a terminal every line is done at once.  Elsewhere (a pipe, a file) a line waits until the user is logged in and
+    the server has answered most of what was sent, and the end of the input waits for the rest.
+    """
+
+    def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
+        is_person = sys.stdin.isatty() and sys.stdout.isatty()
+        self._options, self._terminal = options, terminal
+        self._waits = not is_person
+        self._color = sys.stdout.isatty() and not options.no_color and 'NO_COLOR' not in os.environ
+        self._loop = EventLoop()
+        retries = (5 if is_person else 0) if options.retries is None else options.retries
+        self._client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
+                              patience=None if is_person else PATIENCE)
+        self._target = ''  # where plain text goes
+        self._lines: deque[str] = deque()  # read, and not done yet
+        self._is_watched = self._at_end = self._is_ending = False  # input: by the loop, over; after /exit
+        self._login_name = ''  # whose password the next line is
+        self._left, self._timer = 0, Timer(lambda: None)  # what is to do after the end of the input, and for how long
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Return the exit code."""
+        for name in SIGNALS.keys() & vars(signal):
+            self._loop.add_signal_handler(getattr(signal, name), lambda code=SIGNALS[name]: self._exit(code))
+        if hasattr(signal, 'SIGWINCH'):
+            self._loop.add_signal_handler(signal.SIGWINCH, self._terminal.redraw)
+        self._loop.before_flush.append(self._work)
+        self._client.login(self._options.user, self._options.password)
+        with self._terminal:
+            self._show_prompt()
+            self._begin_reading()
+            self._loop.run()
+        self._client.close()
+        self._loop.tick(0)  # sends what is buffered
+        self._loop.close()
+        return self._exit_code
+
+    def _exit(self, code: int) -> None:
+        self._exit_code = max(self._exit_code, code)
+        self._lines.clear()
+        self._loop.stop()
+
+    def _begin_reading(self) -> None:
+        try:
+            self._watch(True)
+        except (OSError, ValueError):  # a plain file; on Windows: whatever is no socket
+            threading.Thread(target=self._read_in_thread, daemon=True).start()
+
+    def _watch(self, is_watched: bool) -> None:
+        if is_watched != self._is_watched:
+            self._loop.register(0, EVENT_READ if is_watched else 0, self._on_readable)
+            self._is_watched = is_watched
+
+    def _read_in_thread(self) -> None:
+        while data := os.read(0, 65536):
+            self._loop.call_soon_threadsafe(self._feed, data)
+        self._loop.call_soon_threadsafe(self._feed, b'')
+
+    def _on_readable(self, mask: int) -> None:
+        data = b''
+        with contextlib.suppress(OSError):  # EIO: the terminal was closed
+            data = os.read(0, 65536)
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Take what was read; b'' is the end of it."""
+        if not data:
+            self._watch(False)
+            self._at_end = True
+        for result in self._terminal.feed(data) if data else self._terminal.finish():
+            if result is Key.INTERRUPT:
+                self._exit(130)
+            else:
+                self._lines.append('/exit' if result is Key.END else result)
+
+    def _work(self) -> None:
+        """Part 4 of each tick: do what was read, as far as the server keeps up."""
+        while self._lines and not self._must_wait():
+            self._do(self._lines.popleft())
+        if self._is_watched or self._lines and not self._at_end:
+            self._watch(len(self._lines) < LINES_AHEAD)
+        if self._is_ending and not self._client.pending:
+            self._loop.stop()
+        elif self._at_end or self._is_ending:
+            self._wait_for_answers()
+
+    def _must_wait(self) -> bool:
+        client = self._client
+        is_logging_in = client.wants_login and not client.is_logged_in
+        is_logging_out = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in client.pending)
+        return self._is_ending or self._waits and (is_logging_in or is_logging_out or len(client.pending) >= WINDOW)
+
+    def _wait_for_answers(self) -> None:
+        """Give up END_TIMEOUT seconds after the last progress."""
+        left = len(self._lines) + len(self._client.pending) + 1
+        if not self._left or left < self._left:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(END_TIMEOUT, self._miss_answers)
+        self._left = left
+
+    def _miss_answers(self) -> None:
+        self._error(f'no answer within {END_TIMEOUT:g} s; not done: {self._left - 1}')
+        self._loop.stop()
+
+    def _do(self, line: str) -> None:
+        if self._login_name:
+            name, self._login_name = self._login_name, ''
+            self._terminal.ask('')
+            self._client.login(name, line)
+            self._show_prompt()
+            return
+        word, _, rest = line.strip().partition(' ')
+        if not self._target:
+            word = ALIASES.get(word, word)
+        if word.startswith('/'):
+            self._command(word, rest.strip())
+        elif word:
+            self._say(self._target, line.strip())
+
+    def _command(self, word: str, rest: str) -> None:
+        if word not in COMMANDS:
+            self._error(f'there is no command {word}; /help lists them')
+            return
+        usage, _, do = COMMANDS[word]
+        if len(rest.split()) < len(usage.split()) - usage.count('['):
+            self._error(f'usage: {word} {usage}')
+        else:
+            do(self, rest)
+
+    def _say(self, target: str, text: str) -> None:
+        """Write to a user or a group."""
+        if not target:
+            self._error('say to whom: /chat USER, or /msg USER TEXT')
+        elif GROUP_ID.fullmatch(target):
+            self._client.send_group_message(target, text)
+        else:
+            self._client.send_message(target, text)
+
+    def _chat(self, target: str) -> None:
+        self._target = target
+        self._show_prompt()
+
+    def _ask_about(self, target: str, ask: Callable[[str], None]) -> None:
+        ask(target) if target else self._error('about whom: name a user or a group')
+
+    def _history(self, target: str) -> None:
+        is_group = GROUP_ID.fullmatch(target)
+        self._client.history(**{'group_id' if is_group else 'user_id': target})
+
+    def _login(self, name: str) -> None:
+        if self._waits:
+            self._client.login(name, self._options.password)
+        else:
+            self._login_name = name
+            self._terminal.ask(f'Password of {name}: ', secret=True)
+
+    def _end(self) -> None:
+        self._is_ending = True
+
+    def _error(self, reason: str) -> None:
+        self._client.tell('error', reason=reason)
+
+    def _on_event(self, event: Event) -> None:
+        kind = event['event']
+        if kind == 'gave_up':
+            print(f'imclient.py: {event["reason"]}', file=sys.stderr)
+            self._exit(2)
+            return
+        self._print(event)
+        if kind in ('error', 'login_failed', 'kicked'):
+            self._exit_code = max(self._exit_code, 1)
+            if kind != 'error' and self._waits:
+                self._exit(1)
+        self._show_prompt()
+
+    def _print(self, event: Event) -> None:
+        if self._options.json:
+            text = json.dumps(event).replace('\x7f', '\\u007f')  # ASCII, so nothing in it steers a terminal
+        elif event['event'] == 'sent' and 'toGroupId' in event:
+            return  # one's own copy of a group message follows
+        else:
+            text = render(event, me=self._client.user_id, color=self._color,
+                          multiline=isinstance(self._terminal, Terminal))
+        try:
+            self._terminal.print(text)
+        except BrokenPipeError:  # who read our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._exit(1)
+
+    def _show_prompt(self) -> None:
+        if not self._login_name:
+            state = '' if self._client.is_logged_in else ' (not logged in)'
+            target = f' -> {self._target}' if self._target else ''
+            self._terminal.prompt = f'{self._client.user_name}{state}{target}> '
+
+
+# What follows the word (in brackets: or not), what it does, how.
+COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
+    '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app._client.send_message(*rest.split(None, 1))),
+    '/chat': ('USER|GROUP', 'where lines without a slash go', App._chat),
+    '/create': ('USER...', 'make a group of these users and yourself',
+                lambda app, rest: app._client.create_group(rest.replace(',', ' ').split())),
+    '/join': ('GROUP', 'join a group', lambda app, rest: app._client.join_group(rest)),
+    '/quit': ('GROUP', 'leave a group', lambda app, rest: app._client.quit_group(rest)),
+    '/members': ('[GROUP]', 'who is in a group',
+                 lambda app, rest: app._ask_about(rest or app._target, app._client.list_members)),
+    '/group': ('GROUP TEXT', 'write to a group',
+               lambda app, rest: app._client.send_group_message(*rest.split(None, 1))),
+    '/history': ('[USER|GROUP]', 'the last messages',
+                 lambda app, rest: app._ask_about(rest or app._target, app._history)),
+    '/users': ('', 'who there is', lambda app, rest: app._client.list_users()),
+    '/groups': ('', 'the groups you are in', lambda app, rest: app._client.list_groups()),
+    '/login': ('USER', 'be somebody else', App._login),
+    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._client.logout()),
+    '/help': ('', 'this', lambda app, rest: app._client.tell('info', text=HELP)),
+    '/exit': ('', 'leave', lambda app, rest: app._end()),
+}
+HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in COMMANDS.items())
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: object) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog='imclient.py', description='The chat client.', allow_abbrev=False)
+    add = parser.add_argument
+    add('--host', default='127.0.0.1', help='of the server (default: 127.0.0.1)')
+    add('--port', type=int, default=8000, help='(default: 8000)')
+    add('--user', metavar='NAME', help='asked for if not given; the first login with a free name makes the account')
+    add('--password', help='IM_PASSWORD, or asked for, if not given; here others on this machine may see it')
+    add('--retries', type=int, metavar='N', help='attempts to reach the server at the start (5; not in a terminal: 0)')
+    add('--json', action='store_true', help='one JSON object an event')
+    add('--no-color', action='store_true', help='no escape codes for colour')
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
+    options = parser.parse_args()
+    logging.basicConfig(level='WARNING', format='%(name)s: %(message)s')
+    if not 0 < options.port < 65536:
+        parser.error(f'there is no port {options.port}')
+    options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
+    if not sys.stdin.isatty() and (options.user is None or options.password is None):
+        parser.error('give --user, and the password in IM_PASSWORD: there is no terminal to ask for them')
+    try:
+        options.user = options.user or input('Name: ')
+        options.password = getpass.getpass() if options.password is None else options.password
+    except (EOFError, KeyboardInterrupt):
+        raise SystemExit(130) from None
+    raise SystemExit(App(options, make_terminal(sys.stdout.buffer, 0)).run())
+
+
+if __name__ == '__main__':
+    main()
