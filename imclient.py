@@ -85,7 +85,7 @@ class Connector:
         self._attempt = 0
         self._addresses: list[Any] = []
         self._socket: socket.socket | None = None
-        self._timer: Timer | None = None
+        self._timer = Timer(lambda: None)
 
     def connect(self) -> None:
         """Begin an attempt; one that is under way is dropped."""
@@ -97,8 +97,7 @@ class Connector:
 
     def cancel(self) -> None:
         self._attempt += 1  # what the worker finds for an older one is dropped
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         if sock := self._release():
             sock.close()
 
@@ -232,7 +231,7 @@ class Client:
         self._retries, self._patience, self._random = retries, patience, rand
         self._connector = Connector(loop, host, port, self._initialize, self._on_failed)
         self._channel: Channel | None = None
-        self._timer: Timer | None = None  # the next heartbeat, or the next attempt to connect
+        self._timer = Timer(lambda: None)  # the next heartbeat, or the next attempt to connect
         self._failures = 0
         self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
         self.user_name = self.user_id = ''
@@ -288,8 +287,7 @@ class Client:
         """Send what is buffered, close, and do not come back."""
         self.wants_login = False
         self._connector.cancel()
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._channel:
             channel, self._channel = self._channel, None  # not lost: given up
             channel.close()
