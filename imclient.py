@@ -695,9 +695,6 @@ class App:
             self._login_name = name
             self._terminal.ask(f'Password of {name}: ', secret=True)
 
-    def _end(self) -> None:
-        self._is_ending = True
-
     def _error(self, reason: str) -> None:
         self._client.tell('error', reason=reason)
 
@@ -754,7 +751,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/login': ('USER', 'be somebody else', App._login),
     '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._client.logout()),
     '/help': ('', 'this', lambda app, rest: app._client.tell('info', text=HELP)),
-    '/exit': ('', 'leave', lambda app, rest: app._end()),
+    '/exit': ('', 'leave', lambda app, rest: setattr(app, '_is_ending', True)),
 }
 HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in COMMANDS.items())
 
