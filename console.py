@@ -442,7 +442,7 @@ def make_terminal(output: BinaryIO, keyboard: int) -> PlainTerminal:
 _SENTENCES = {
     'connected': '-- connected to {host} port {port}',
     'disconnected': '-- disconnected: {reason}',
-    'reconnecting': '-- connecting again in {delay:.1f} s (attempt {attempt})',
+    'reconnecting': '-- {why}connecting again in {delay:.1f} s (attempt {attempt})',
     'login': '-- logged in as {user}, protocol version {version}',
     'login_failed': '! login failed: {cause}',
     'logged_out': '-- logged out',
@@ -530,7 +530,8 @@ class _Page:
         command = f' ({event["command"]})' if 'command' in event else ''
         return event | {'user': self.user(event), 'who': self.who(event),
                         'people': ', '.join(people) or 'nobody',
-                        'cause': f'{code}{event.get("reason")}{command}'}
+                        'cause': f'{code}{event.get("reason")}{command}',
+                        'why': f'{event["reason"]}; ' if 'reason' in event else ''}
 
     def speech(self, event: dict[str, Any], form: str = '%H:%M') -> str:
         """What somebody said, with its time; in a group the group comes first."""

@@ -326,9 +326,10 @@ class Client:
             self._connect_later(reason)
 
     def _on_failed(self, error: Exception) -> None:
-        self._connect_later(getattr(error, 'strerror', None) or str(error))
+        reason = getattr(error, 'strerror', None) or str(error)
+        self._connect_later(reason, f'cannot reach the server: {reason}')
 
-    def _connect_later(self, reason: str) -> None:
+    def _connect_later(self, reason: str, news: str | None = None) -> None:
         if self._lost_at is None:
             gives_up = self._failures >= self._retries
         else:
@@ -339,7 +340,7 @@ class Client:
             return
         delay = backoff(self._failures, self._random)
         self._failures += 1
-        self.tell('reconnecting', delay=delay, attempt=self._failures)
+        self.tell('reconnecting', delay=delay, attempt=self._failures, reason=news)
         self._timer = self._loop.call_later(delay, self._connector.connect)
 
     def _write(self, packet: Packet) -> None:

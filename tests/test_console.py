@@ -710,6 +710,8 @@ ONE_LINE_EVENTS = [
     ({'event': 'connected', 'host': '::1', 'port': 9000}, '-- connected to ::1 port 9000'),
     ({'event': 'disconnected', 'reason': 'closed by the server'}, '-- disconnected: closed by the server'),
     ({'event': 'reconnecting', 'delay': 1.54, 'attempt': 3}, '-- connecting again in 1.5 s (attempt 3)'),
+    ({'event': 'reconnecting', 'delay': 1.54, 'attempt': 3, 'reason': 'refused'},
+     '-- refused; connecting again in 1.5 s (attempt 3)'),
     ({'event': 'login', 'userName': 'me', 'userId': 'me', 'version': 2},
      '-- logged in as me, protocol version 2'),
     ({'event': 'login', 'userName': 'Me', 'userId': 'me', 'version': 1},
