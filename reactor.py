@@ -473,7 +473,7 @@ class Channel:
         except OSError as error:
             self.loop.call_soon(self._fail, error)  # not now: handlers run in parts 2 to 4
             return
-        self._unsent = self._unsent[sent:]  # a view of the same bytes: each is copied once, however often
+        self._unsent = self._unsent[sent:] or memoryview(b'')  # a view, so no byte is copied twice; none is kept
         self.buffered -= sent
         if self._queue and not self._unsent:  # a rest went out; what was queued behind it goes in the next tick
             self._flush_later()
