@@ -252,6 +252,9 @@ class Client:
             self.tell('error', code='already_logged_in', reason=f'you are logged in as {self.user_name}; log out first')
             return
         if user_name != self.user_name:
+            for request in self.pending:  # what one user asked for is not to be done as another
+                self.tell('error', command=Command(request.packet.COMMAND).name, reason='not sent')
+            self.pending = []
             self._forget()
         self.user_name, self._password, self.wants_login = user_name, password, True
         if self._channel:
@@ -294,7 +297,7 @@ class Client:
 
     def tell(self, event: str, **fields: Any) -> None:
         """Make an event of `fields`; those that are None are left out."""
-        self._on_event({'event': event, **{name: value for name, value in fields.items() if value is not None}})
+        self._on_event({'event': event} | {name: value for name, value in fields.items() if value is not None})
 
     def _initialize(self, channel: Channel) -> None:
         channel.pipeline.add_last(IdleStateHandler(SERVER_IDLE), ServerHandler(self))
@@ -555,7 +558,8 @@ class App:
                               patience=None if is_person else PATIENCE)
         self._target = ''  # where plain text goes
         self._lines: deque[str] = deque()  # read, and not done yet
-        self._is_watched = self._at_end = self._is_ending = False  # input: by the loop, over; after /exit
+        self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
+        self._at_end = self._is_ending = False  # of the input; after /exit
         self._login_name = ''  # whose password the next line is
         self._left, self._timer = 0, Timer(lambda: None)  # what is to do after the end of the input, and for how long
         self._exit_code = 0
@@ -586,10 +590,11 @@ class App:
         try:
             self._watch(True)
         except (OSError, ValueError):  # a plain file; on Windows: whatever is no socket
+            self._is_watched = None
             threading.Thread(target=self._read_in_thread, daemon=True).start()
 
     def _watch(self, is_watched: bool) -> None:
-        if is_watched != self._is_watched:
+        if self._is_watched is not None and is_watched != self._is_watched:
             self._loop.register(0, EVENT_READ if is_watched else 0, self._on_readable)
             self._is_watched = is_watched
 
@@ -607,8 +612,7 @@ class App:
     def _feed(self, data: bytes) -> None:
         """Take what was read; b'' is the end of it."""
         if not data:
-            self._watch(False)
-            self._at_end = True
+            self._at_end, self._login_name = True, ''  # no password comes either
         for result in self._terminal.feed(data) if data else self._terminal.finish():
             if result is Key.INTERRUPT:
                 self._exit(130)
@@ -619,8 +623,8 @@ class App:
         """Part 4 of each tick: do what was read, as far as the server keeps up."""
         while self._lines and not self._must_wait():
             self._do(self._lines.popleft())
-        if self._is_watched or self._lines and not self._at_end:
-            self._watch(len(self._lines) < LINES_AHEAD)
+            self._show_prompt()
+        self._watch(len(self._lines) < LINES_AHEAD and not self._at_end)
         if self._is_ending and not self._client.pending:
             self._loop.stop()
         elif self._at_end or self._is_ending:
@@ -649,7 +653,6 @@ class App:
             name, self._login_name = self._login_name, ''
             self._terminal.ask('')
             self._client.login(name, line)
-            self._show_prompt()
             return
         word, _, rest = line.strip().partition(' ')
         if not self._target:
@@ -678,10 +681,6 @@ class App:
         else:
             self._client.send_message(target, text)
 
-    def _chat(self, target: str) -> None:
-        self._target = target
-        self._show_prompt()
-
     def _ask_about(self, target: str, ask: Callable[[str], None]) -> None:
         ask(target) if target else self._error('about whom: name a user or a group')
 
@@ -692,9 +691,9 @@ class App:
     def _login(self, name: str) -> None:
         if self._waits:
             self._client.login(name, self._options.password)
-        else:
-            self._login_name = name
-            self._terminal.ask(f'Password of {name}: ', secret=True)
+            return
+        self._login_name = name
+        self._terminal.ask(f'Password of {name}: ', secret=True)
 
     def _error(self, reason: str) -> None:
         self._client.tell('error', reason=reason)
@@ -702,6 +701,7 @@ class App:
     def _on_event(self, event: Event) -> None:
         kind = event['event']
         if kind == 'gave_up':
+            self._terminal.close()
             print(f'imclient.py: {event["reason"]}', file=sys.stderr)
             self._exit(2)
             return
@@ -736,7 +736,7 @@ class App:
 # What follows the word (in brackets: or not), what it does, how.
 COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app._client.send_message(*rest.split(None, 1))),
-    '/chat': ('USER|GROUP', 'where lines without a slash go', App._chat),
+    '/chat': ('USER|GROUP', 'where lines without a slash go', lambda app, rest: setattr(app, '_target', rest)),
     '/create': ('USER...', 'make a group of these users and yourself',
                 lambda app, rest: app._client.create_group(rest.replace(',', ' ').split())),
     '/join': ('GROUP', 'join a group', lambda app, rest: app._client.join_group(rest)),
