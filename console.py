@@ -1,6 +1,9 @@
 """The keyboard and the screen of the chat client: bytes of keys become lines, events become text.
 
-Two ways lead through this module, and they meet in the one row at the bottom of the terminal:
+What it does: edits the line being typed, shows what happens above it, and lets nobody's text steer the terminal.
+What it leaves to others: reading the bytes, understanding the lines, making the events (imclient.py). It knows
+no socket and no packet, waits for nothing and starts no thread. Two ways lead through it, and they meet in the
+one row at the bottom of the terminal:
 
     bytes from standard input                    events (dicts) of the client
               |                                               |
@@ -13,9 +16,6 @@ Two ways lead through this module, and they meet in the one row at the bottom of
               v                          10:32 alice: hi
         > half a line_  <------------    > half a line_                      the row being typed: erased
                                                                              and drawn again below them
-
-It knows no socket, no packet and no command, waits for nothing and starts no thread: somebody else
-(`imclient`) reads the bytes, understands the lines and makes the events.
 
 Built in five parts, each usable without the next:
 

@@ -57,7 +57,6 @@ GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /m
 WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
 LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them its input waits
 
-logger = logging.getLogger('im.client')
 Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
 
 
@@ -82,10 +81,9 @@ class Connector:
     def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
                  on_failed: Callable[[Exception], None]) -> None:
         self._loop, self._target, self._initialize, self._on_failed = loop, (host, port), initialize, on_failed
-        self._attempt = 0
+        self._attempt, self._timer = 0, Timer(lambda: None)
         self._addresses: list[Any] = []
         self._socket: socket.socket | None = None
-        self._timer = Timer(lambda: None)
 
     def connect(self) -> None:
         """Begin an attempt; one that is under way is dropped."""
@@ -231,19 +229,15 @@ class Client:
         self._retries, self._patience, self._random = retries, patience, rand
         self._connector = Connector(loop, host, port, self._initialize, self._on_failed)
         self._channel: Channel | None = None
-        self._timer = Timer(lambda: None)  # the next heartbeat, or the next attempt to connect
-        self._failures = 0
+        self._failures, self._timer = 0, Timer(lambda: None)  # the next heartbeat, or the next attempt to connect
         self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
         self.user_name = self.user_id = ''
-        self._password: str | None = None
-        self._token: str | None = None
-        self._log_id: str | None = None
+        self._password = self._token = self._log_id = None  # str, as soon as there is one
         self.version = 2  # of the session; 1 once a server has answered in it
         self.wants_login = False  # login was called, and nothing has ended that since
         self.is_logged_in = False
         self.pending: list[Pending] = []
-        self._next_seq = 1
-        self._highest_id = 0  # of the entries shown
+        self._next_seq, self._highest_id = 1, 0  # of requests; of the entries shown
         self._acknowledges = False  # soon
 
     def login(self, user_name: str, password: str) -> None:
@@ -252,9 +246,7 @@ class Client:
             self.tell('error', code='already_logged_in', reason=f'you are logged in as {self.user_name}; log out first')
             return
         if user_name != self.user_name:
-            for request in self.pending:  # what one user asked for is not to be done as another
-                self.tell('error', command=Command(request.packet.COMMAND).name, reason='not sent')
-            self.pending = []
+            self._drop(list(self.pending))  # what one user asked for is not to be done as another
             self._forget()
         self.user_name, self._password, self.wants_login = user_name, password, True
         if self._channel:
@@ -286,14 +278,15 @@ class Client:
         """The last messages with a user or of a group; `before` a message id."""
         self._request(protocol.HistoryRequest(user_id=user_id, group_id=group_id, before=before, limit=limit))
 
-    def close(self) -> None:
-        """Send what is buffered, close, and do not come back."""
+    def close(self) -> Channel | None:
+        """Send what is buffered, close, and do not come back.  Return the channel: it needs some ticks for that."""
         self.wants_login = False
         self._connector.cancel()
         self._timer.cancel()
-        if self._channel:
-            channel, self._channel = self._channel, None  # not lost: given up
+        channel, self._channel = self._channel, None  # not lost: given up
+        if channel:
             channel.close()
+        return channel
 
     def tell(self, event: str, **fields: Any) -> None:
         """Make an event of `fields`; those that are None are left out."""
@@ -354,10 +347,9 @@ class Client:
         if not self.is_logged_in and not self.wants_login:
             self.tell('error', code='not_logged_in', reason='log in first')
             return
-        request = Pending(packet)
-        self.pending.append(request)
+        self.pending.append(Pending(packet))
         if self.is_logged_in:
-            self._send(request)
+            self._send(self.pending[-1])
 
     def _send(self, request: Pending) -> None:
         packet = request.packet
@@ -367,6 +359,8 @@ class Client:
             return
         if self.version == 2 and getattr(packet, 'client_seq', 0) is None:
             packet.client_seq, self._next_seq = self._next_seq, self._next_seq + 1
+        if self.version == 1 and self.user_id not in getattr(packet, 'user_id_list', [self.user_id]):
+            packet.user_id_list.append(self.user_id)  # such a server adds nobody who is not named
         request.times_sent += 1
         self._write(packet)
         if self.version == 1 and packet.COMMAND in TEXT_REQUESTS:  # nobody will answer
@@ -380,11 +374,18 @@ class Client:
                 return self.pending.pop(index)
         return None
 
+    def _drop(self, requests: list[Pending]) -> None:
+        """Give up what may have been done or not: without a number, to ask again might do it twice."""
+        for request in requests:
+            self.pending.remove(request)
+            self.tell('error', command=Command(request.packet.COMMAND).name, reason='not answered')
+
     def _answered(self, response: Any) -> Pending | None:
         """Take the request that `response` answers off the list.  A number tells which; else the first of its kind."""
         client_seq = getattr(response, 'client_seq', None)
         return self._take(lambda packet: ANSWERS[packet.COMMAND] == response.COMMAND
-                          and (client_seq is None or packet.client_seq == client_seq))
+                          and (client_seq is None or packet.client_seq == client_seq)
+                          and getattr(packet, 'group_id', None) in (None, getattr(response, 'group_id', None)))
 
     def _refused(self, request: Pending | None, command: int | None, code: str | None, reason: str | None) -> None:
         if request and code == 'seq_conflict' and request.times_sent > 1:
@@ -426,6 +427,7 @@ class Client:
         self.tell('login', userName=packet.user_name or self.user_name, userId=self.user_id, version=version)
         if self._highest_id:
             self._acknowledge()
+        self._drop([request for request in self.pending if version == 1 and request.times_sent])
         for request in list(self.pending):
             self._send(request)
 
@@ -528,9 +530,8 @@ class Client:
 
 def _fields_of(body: protocol.Body) -> dict[str, Any]:
     """The fields of a packet or of a part of one by their names on the wire, without those that are None."""
-    values = {f.name: (getattr(body, f.attribute), f) for f in body.FIELDS}
-    return {name: [_fields_of(item) for item in value] if f.many and issubclass(f.kind, protocol.Body) else value
-            for name, (value, f) in values.items() if value is not None}
+    return {f.name: [_fields_of(item) for item in value] if f.many and f.kind is not str else value
+            for f in body.FIELDS if (value := getattr(body, f.attribute)) is not None}
 
 
 # The command line ....................................................................................
@@ -554,9 +555,9 @@ class App:
         self._color = sys.stdout.isatty() and not options.no_color and 'NO_COLOR' not in os.environ
         self._loop = EventLoop()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
-        self._client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
+        self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
                               patience=None if is_person else PATIENCE)
-        self._target = ''  # where plain text goes
+        self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
         self._lines: deque[str] = deque()  # read, and not done yet
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end = self._is_ending = False  # of the input; after /exit
@@ -571,13 +572,15 @@ class App:
         if hasattr(signal, 'SIGWINCH'):
             self._loop.add_signal_handler(signal.SIGWINCH, self._terminal.redraw)
         self._loop.before_flush.append(self._work)
-        self._client.login(self._options.user, self._options.password)
+        self.client.login(self._options.user, self._options.password)
         with self._terminal:
             self._show_prompt()
             self._begin_reading()
             self._loop.run()
-        self._client.close()
+        channel = self.client.close()
         self._loop.tick(0)  # sends what is buffered
+        if channel:
+            channel.abort()  # else it would wait for the server to close too
         self._loop.close()
         return self._exit_code
 
@@ -625,34 +628,34 @@ class App:
             self._do(self._lines.popleft())
             self._show_prompt()
         self._watch(len(self._lines) < LINES_AHEAD and not self._at_end)
-        if self._is_ending and not self._client.pending:
+        if self._is_ending and not self.client.pending:
             self._loop.stop()
         elif self._at_end or self._is_ending:
             self._wait_for_answers()
 
     def _must_wait(self) -> bool:
-        client = self._client
+        client = self.client
         is_logging_in = client.wants_login and not client.is_logged_in
-        is_logging_out = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in client.pending)
-        return self._is_ending or self._waits and (is_logging_in or is_logging_out or len(client.pending) >= WINDOW)
+        is_leaving = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in client.pending)
+        return self._is_ending or self._waits and (is_logging_in or is_leaving or len(client.pending) >= WINDOW)
 
     def _wait_for_answers(self) -> None:
         """Give up END_TIMEOUT seconds after the last progress."""
-        left = len(self._lines) + len(self._client.pending) + 1
+        left = len(self._lines) + len(self.client.pending) + 1
         if not self._left or left < self._left:
             self._timer.cancel()
             self._timer = self._loop.call_later(END_TIMEOUT, self._miss_answers)
         self._left = left
 
     def _miss_answers(self) -> None:
-        self._error(f'no answer within {END_TIMEOUT:g} s; not done: {self._left - 1}')
+        self.client.tell('error', reason=f'no answer within {END_TIMEOUT:g} s; not done: {self._left - 1}')
         self._loop.stop()
 
     def _do(self, line: str) -> None:
         if self._login_name:
             name, self._login_name = self._login_name, ''
             self._terminal.ask('')
-            self._client.login(name, line)
+            self.client.login(name, line)
             return
         word, _, rest = line.strip().partition(' ')
         if not self._target:
@@ -663,40 +666,40 @@ class App:
             self._say(self._target, line.strip())
 
     def _command(self, word: str, rest: str) -> None:
-        if word not in COMMANDS:
-            self._error(f'there is no command {word}; /help lists them')
-            return
-        usage, _, do = COMMANDS[word]
-        if len(rest.split()) < len(usage.split()) - usage.count('['):
-            self._error(f'usage: {word} {usage}')
+        usage, _, do = COMMANDS.get(word, ('', '', None))
+        if do is None:
+            self.client.tell('error', reason=f'there is no command {word}; /help lists them')
+        elif len(rest.split()) < len(usage.split()) - usage.count('['):
+            self.client.tell('error', reason=f'usage: {word} {usage}')
         else:
             do(self, rest)
 
     def _say(self, target: str, text: str) -> None:
         """Write to a user or a group."""
         if not target:
-            self._error('say to whom: /chat USER, or /msg USER TEXT')
-        elif GROUP_ID.fullmatch(target):
-            self._client.send_group_message(target, text)
+            self.client.tell('error', reason='say to whom: /chat USER, or /msg USER TEXT')
+        elif self._is_group(target):
+            self.client.send_group_message(target, text)
         else:
-            self._client.send_message(target, text)
+            self.client.send_message(target, text)
 
-    def _ask_about(self, target: str, ask: Callable[[str], None]) -> None:
-        ask(target) if target else self._error('about whom: name a user or a group')
+    def _is_group(self, target: str) -> bool:
+        # A server of version 1 names users so too: there only what was a group before is one.
+        return target in self._groups or self.client.version == 2 and bool(GROUP_ID.fullmatch(target))
+
+    def _about(self, target: str, ask: Callable[[str], None]) -> None:
+        target = target or self._target
+        ask(target) if target else self.client.tell('error', reason='about whom: name a user or a group')
 
     def _history(self, target: str) -> None:
-        is_group = GROUP_ID.fullmatch(target)
-        self._client.history(**{'group_id' if is_group else 'user_id': target})
+        self.client.history(**{'group_id' if self._is_group(target) else 'user_id': target})
 
     def _login(self, name: str) -> None:
         if self._waits:
-            self._client.login(name, self._options.password)
+            self.client.login(name, self._options.password)
             return
         self._login_name = name
         self._terminal.ask(f'Password of {name}: ', secret=True)
-
-    def _error(self, reason: str) -> None:
-        self._client.tell('error', reason=reason)
 
     def _on_event(self, event: Event) -> None:
         kind = event['event']
@@ -706,6 +709,7 @@ class App:
             self._exit(2)
             return
         self._print(event)
+        self._groups.update({event['groupId']} if 'groupId' in event else ())
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)
             if kind != 'error' and self._waits:
@@ -718,7 +722,7 @@ class App:
         elif event['event'] == 'sent' and 'toGroupId' in event:
             return  # one's own copy of a group message follows
         else:
-            text = render(event, me=self._client.user_id, color=self._color,
+            text = render(event, me=self.client.user_id, color=self._color,
                           multiline=isinstance(self._terminal, Terminal))
         try:
             self._terminal.print(text)
@@ -728,30 +732,27 @@ class App:
 
     def _show_prompt(self) -> None:
         if not self._login_name:
-            state = '' if self._client.is_logged_in else ' (not logged in)'
+            state = '' if self.client.is_logged_in else ' (not logged in)'
             target = f' -> {self._target}' if self._target else ''
-            self._terminal.prompt = f'{self._client.user_name}{state}{target}> '
+            self._terminal.prompt = f'{self.client.user_name}{state}{target}> '
 
 
 # What follows the word (in brackets: or not), what it does, how.
 COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
-    '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app._client.send_message(*rest.split(None, 1))),
+    '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app.client.send_message(*rest.split(None, 1))),
     '/chat': ('USER|GROUP', 'where lines without a slash go', lambda app, rest: setattr(app, '_target', rest)),
     '/create': ('USER...', 'make a group of these users and yourself',
-                lambda app, rest: app._client.create_group(rest.replace(',', ' ').split())),
-    '/join': ('GROUP', 'join a group', lambda app, rest: app._client.join_group(rest)),
-    '/quit': ('GROUP', 'leave a group', lambda app, rest: app._client.quit_group(rest)),
-    '/members': ('[GROUP]', 'who is in a group',
-                 lambda app, rest: app._ask_about(rest or app._target, app._client.list_members)),
-    '/group': ('GROUP TEXT', 'write to a group',
-               lambda app, rest: app._client.send_group_message(*rest.split(None, 1))),
-    '/history': ('[USER|GROUP]', 'the last messages',
-                 lambda app, rest: app._ask_about(rest or app._target, app._history)),
-    '/users': ('', 'who there is', lambda app, rest: app._client.list_users()),
-    '/groups': ('', 'the groups you are in', lambda app, rest: app._client.list_groups()),
+                lambda app, rest: app.client.create_group(rest.replace(',', ' ').split())),
+    '/join': ('GROUP', 'join a group', lambda app, rest: app.client.join_group(rest)),
+    '/quit': ('GROUP', 'leave a group', lambda app, rest: app.client.quit_group(rest)),
+    '/members': ('[GROUP]', 'who is in a group', lambda app, rest: app._about(rest, app.client.list_members)),
+    '/group': ('GROUP TEXT', 'write to a group', lambda app, rest: app.client.send_group_message(*rest.split(None, 1))),
+    '/history': ('[USER|GROUP]', 'the last messages', lambda app, rest: app._about(rest, app._history)),
+    '/users': ('', 'who there is', lambda app, rest: app.client.list_users()),
+    '/groups': ('', 'the groups you are in', lambda app, rest: app.client.list_groups()),
     '/login': ('USER', 'be somebody else', App._login),
-    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._client.logout()),
-    '/help': ('', 'this', lambda app, rest: app._client.tell('info', text=HELP)),
+    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app.client.logout()),
+    '/help': ('', 'this', lambda app, rest: app.client.tell('info', text=HELP)),
     '/exit': ('', 'leave', lambda app, rest: setattr(app, '_is_ending', True)),
 }
 HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in COMMANDS.items())
