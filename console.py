@@ -549,13 +549,13 @@ class _Page:
         return f'{self.aside(head)} {" | ".join(items)}'    # a message may hold a " | " too
 
     def history(self, event: dict[str, Any]) -> str:
-        place = f'of group {event["groupId"]}' if 'groupId' in event else f'with {event["userId"]}'
+        place = f'of group {event["groupId"]}' if 'groupId' in event else f'with {event.get("userId", "?")}'
         more = ' (there is more)' if event['more'] else ''
         said = [self.speech(message, '%m-%d %H:%M') for message in event['messages']]
         return self.items(f'-- history {place}{more}:', said or ['nothing'])
 
     def group(self, event: dict[str, Any]) -> str:
-        return event['groupId'] + (f' ({event["groupName"]})' if 'groupName' in event else '')
+        return event.get('groupId', '?') + (f' ({event["groupName"]})' if 'groupName' in event else '')
 
     def groups(self, event: dict[str, Any]) -> str:
         groups = [f'{self.group(group)}, members: {group["memberCount"]}' for group in event['groupList']]

@@ -5,9 +5,7 @@ What it does: connects, logs in, keeps the connection, and sees to it that every
 that arrives is shown once.  What it leaves to others: bytes (protocol.py), sockets and time (reactor.py), keys and
 text (console.py).
 
-      Connector   makes connections, time and again
-      Client      one user: requests out, events in; to import: `from imclient import Client`
-      App         the command line: lines to requests, events to text
+`Connector` makes connections, `Client` is one user (to import: `from imclient import Client`), `App` the command line.
 
 A request that makes an entry of the server's log has a number, `client_seq`, and stays in the client's list until it
 is answered.  When the connection is lost the client connects again, and sends what is on the list again: the server
@@ -45,7 +43,7 @@ from typing import Any, NoReturn
 import protocol
 from console import Key, PlainTerminal, Terminal, make_terminal, render
 from protocol import Command, Packet, encode
-from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Timer
+from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, State, Timer
 
 CONNECT_TIMEOUT = 10.0  # seconds for an attempt to connect
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 30.0  # seconds between attempts, doubling from the one to the other
@@ -56,7 +54,6 @@ END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last lin
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
 WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
 LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them its input waits
-
 Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
 
 
@@ -64,10 +61,8 @@ Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as
 
 def backoff(failures: int, rand: Callable[[], float] = random.random) -> float:
     """Return how many seconds to wait before the next attempt: drawn evenly from 0 to a bound that doubles each time.
-
     Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): clients that lost one server together
-    do not come back together.
-    """
+    do not come back together."""
     return rand() * min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 10))
 
 
@@ -130,7 +125,8 @@ class Connector:
         self._loop.register(sock, EVENT_WRITE, self._on_ready)  # writable: it is connected, or it has failed
 
     def _on_ready(self, mask: int) -> None:
-        sock = self._release()
+        if not (sock := self._release()):  # cancelled earlier in this tick
+            return
         if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             sock.close()
             self._try_next(OSError(failure, os.strerror(failure)))
@@ -148,8 +144,7 @@ class ServerHandler(Handler):
     __slots__ = ('_client', '_decoder')
 
     def __init__(self, client: Client) -> None:
-        self._client = client
-        self._decoder = protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
+        self._client, self._decoder = client, protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
 
     def channel_active(self) -> None:
         self._client.on_connected(self.channel)
@@ -196,7 +191,6 @@ ANSWERS = {request: request + 1 for request in protocol.REQUESTS} | {
     Command.MESSAGE_REQUEST: Command.MESSAGE_ACK, Command.GROUP_MESSAGE_REQUEST: Command.MESSAGE_ACK}
 LISTS = {Command.LIST_GROUP_MEMBERS_RESPONSE: 'members', Command.HISTORY_RESPONSE: 'history',
          Command.LIST_USERS_RESPONSE: 'users', Command.LIST_GROUPS_RESPONSE: 'groups'}  # and their events
-TEXT_REQUESTS = (Command.MESSAGE_REQUEST, Command.GROUP_MESSAGE_REQUEST)
 
 
 @dataclass(eq=False)  # two that say the same are two
@@ -216,26 +210,25 @@ class Client:
         loop.run()
 
     Requests may be made at any time: they are sent once the user is logged in.  What happens is told by
-    `on_event(event)`, a dict: the key 'event' says what, the others are named as on the wire.  `retries`: attempts to
-    reach the server after the first one failed.  `patience`: seconds to try after a connection was lost; None: without
-    end.  Where it gives up, the event is 'gave_up'.
+    `on_event(event)`, a dict: the key 'event' says what, the others are named as on the wire.  A lone surrogate in a
+    text raises ValueError.  `retries`: attempts to reach the server after the first one failed.  `patience`: seconds
+    to try after a connection was lost; None: without end.  Where it gives up, the event is 'gave_up'.
     """
 
     def __init__(self, loop: EventLoop, host: str, port: int, on_event: Callable[[Event], None], *,
                  retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random) -> None:
-        self._loop = loop
+        self._loop, self._on_event = loop, on_event
         self._target = {'host': host, 'port': port}
-        self._on_event = on_event
         self._retries, self._patience, self._random = retries, patience, rand
-        self._connector = Connector(loop, host, port, self._initialize, self._on_failed)
+        self._connector = Connector(loop, host, port, lambda channel: channel.pipeline.add_last(
+            IdleStateHandler(SERVER_IDLE), ServerHandler(self)), self._on_failed)
         self._channel: Channel | None = None
         self._failures, self._timer = 0, Timer(lambda: None)  # the next heartbeat, or the next attempt to connect
         self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
         self.user_name = self.user_id = ''
         self._password = self._token = self._log_id = None  # str, as soon as there is one
         self.version = 2  # of the session; 1 once a server has answered in it
-        self.wants_login = False  # login was called, and nothing has ended that since
-        self.is_logged_in = False
+        self.wants_login = self.is_logged_in = False  # login was called, and nothing has ended that; it succeeded
         self.pending: list[Pending] = []
         self._next_seq, self._highest_id = 1, 0  # of requests; of the entries shown
         self._acknowledges = False  # soon
@@ -248,10 +241,14 @@ class Client:
         if user_name != self.user_name:
             self._drop(list(self.pending))  # what one user asked for is not to be done as another
             self._forget()
+        if self.wants_login:  # one is under way: its answer must not be taken for that of this one
+            self.close()
         self.user_name, self._password, self.wants_login = user_name, password, True
+        self._token, self._failures, self._lost_at = None, 0, None
         if self._channel:
             self._send_login()
         else:
+            self._timer.cancel()
             self._connector.connect()
 
     def logout(self) -> None:
@@ -280,7 +277,7 @@ class Client:
 
     def close(self) -> Channel | None:
         """Send what is buffered, close, and do not come back.  Return the channel: it needs some ticks for that."""
-        self.wants_login = False
+        self.wants_login = self.is_logged_in = False
         self._connector.cancel()
         self._timer.cancel()
         channel, self._channel = self._channel, None  # not lost: given up
@@ -291,9 +288,6 @@ class Client:
     def tell(self, event: str, **fields: Any) -> None:
         """Make an event of `fields`; those that are None are left out."""
         self._on_event({'event': event} | {name: value for name, value in fields.items() if value is not None})
-
-    def _initialize(self, channel: Channel) -> None:
-        channel.pipeline.add_last(IdleStateHandler(SERVER_IDLE), ServerHandler(self))
 
     def on_connected(self, channel: Channel) -> None:
         self._channel = channel
@@ -347,6 +341,7 @@ class Client:
         if not self.is_logged_in and not self.wants_login:
             self.tell('error', code='not_logged_in', reason='log in first')
             return
+        encode(packet, 2)  # raises ValueError now and not when others wait behind it
         self.pending.append(Pending(packet))
         if self.is_logged_in:
             self._send(self.pending[-1])
@@ -363,7 +358,7 @@ class Client:
             packet.user_id_list.append(self.user_id)  # such a server adds nobody who is not named
         request.times_sent += 1
         self._write(packet)
-        if self.version == 1 and packet.COMMAND in TEXT_REQUESTS:  # nobody will answer
+        if self.version == 1 and ANSWERS[packet.COMMAND] == Command.MESSAGE_ACK:  # nobody will answer
             self.pending.remove(request)
             self._tell_sent(packet)
 
@@ -389,8 +384,7 @@ class Client:
 
     def _refused(self, request: Pending | None, command: int | None, code: str | None, reason: str | None) -> None:
         if request and code == 'seq_conflict' and request.times_sent > 1:
-            # Sent again after a loss, and somebody else has used the number as this user meanwhile.  So it was not
-            # done, or the server would know it: it gets a new number.
+            # Somebody else used the number as this user while we were away: ours was not done and gets a new one.
             request.packet.client_seq, request.times_sent = None, 0
             self.pending.append(request)
             self._send(request)
@@ -402,11 +396,11 @@ class Client:
         """Another user, or another database: ids, numbers and the token mean nothing there."""
         self._token, self._log_id, self._next_seq, self._highest_id = None, None, 1, 0
         for request in self.pending:
+            request.times_sent = 0
             if hasattr(request.packet, 'client_seq'):
                 request.packet.client_seq = None
 
-    def on_packet(self, packet: Any, version: int) -> None:
-        """`version`: that of the frame."""
+    def on_packet(self, packet: Any, version: int) -> None:  # the frame's version
         if packet.COMMAND == Command.LOGIN_RESPONSE:
             self._on_login(packet, version)
         elif handle := self._HANDLERS.get(packet.COMMAND):
@@ -420,42 +414,45 @@ class Client:
             return
         if packet.log_id != self._log_id:
             self._forget()
-        self.version, self.is_logged_in, self._failures, self._lost_at = version, True, 0, None
+        self.version, self._failures, self._lost_at = version, 0, None
         self.user_id = packet.user_id or self.user_name
         self._log_id, self._token = packet.log_id, packet.token or self._token
         self._next_seq = max(self._next_seq, (packet.last_client_seq or 0) + 1)
         self.tell('login', userName=packet.user_name or self.user_name, userId=self.user_id, version=version)
-        if self._highest_id:
-            self._acknowledge()
+        self.is_logged_in = True  # not before: what is asked for at that event has its place behind what waits
+        self._acknowledge()
         self._drop([request for request in self.pending if version == 1 and request.times_sent])
         for request in list(self.pending):
             self._send(request)
 
-    def _on_login_refused(self, packet: protocol.LoginResponse) -> None:
+    def _on_login_refused(self, packet: Any) -> None:
         if self._token and self._password is not None:  # the token has ended: try the password
             self._token = None
             self._send_login()
-            return
-        self.wants_login = False
-        self.tell('login_failed', code=packet.code, reason=packet.reason or 'refused')
+        else:
+            self.wants_login = False
+            self.tell('login_failed', code=packet.code, reason=packet.reason or 'refused')
 
     def _on_logout(self, packet: protocol.LogoutResponse) -> None:
         self._answered(packet)
         if packet.success:
-            self.wants_login = self.is_logged_in = False
-            self._token = None
+            self.wants_login, self.is_logged_in, self._token = False, False, None
             self.tell('logged_out')
         else:
-            self.tell('error', command='LOGOUT_REQUEST', reason=packet.reason or 'refused')
+            self._refused(None, Command.LOGOUT_REQUEST, None, packet.reason)
 
     def _on_kicked(self, packet: protocol.KickedNotice) -> None:
         self.wants_login = self.is_logged_in = False  # to come back would kick the other, and so on for ever
         self.tell('kicked', reason=packet.reason)
 
     def _on_error(self, packet: protocol.ErrorResponse) -> None:
-        request = self._take(lambda pending: pending.COMMAND == packet.command and (
-            packet.client_seq is None or pending.client_seq == packet.client_seq))
-        self._refused(request, packet.command, packet.code, packet.reason)
+        if packet.command == Command.LOGIN_REQUEST:
+            self._on_login_refused(packet)
+        elif packet.command != Command.DELIVERY_ACK:  # sent as the session ended: nothing that the user asked for
+            number = packet.client_seq
+            request = self._take(lambda pending: pending.COMMAND == packet.command and (
+                number is None or getattr(pending, 'client_seq', number) == number))
+            self._refused(request, packet.command, packet.code, packet.reason)
 
     def _on_ack(self, packet: protocol.MessageAck) -> None:
         if request := self._answered(packet):
@@ -497,7 +494,7 @@ class Client:
 
     def _acknowledge(self) -> None:
         self._acknowledges = False
-        if self.is_logged_in:
+        if self.is_logged_in and self.version == 2 and self._highest_id:
             self._write(protocol.DeliveryAck(message_id=self._highest_id))
 
     def _on_message(self, packet: protocol.MessageResponse) -> None:
@@ -549,10 +546,10 @@ class App:
     """
 
     def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
-        is_person = sys.stdin.isatty() and sys.stdout.isatty()
+        is_person = os.isatty(0) and os.isatty(1)
         self._options, self._terminal = options, terminal
         self._waits = not is_person
-        self._color = sys.stdout.isatty() and not options.no_color and 'NO_COLOR' not in os.environ
+        self._color = isinstance(terminal, Terminal) and not options.no_color and 'NO_COLOR' not in os.environ
         self._loop = EventLoop()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
@@ -577,9 +574,9 @@ class App:
             self._show_prompt()
             self._begin_reading()
             self._loop.run()
-        channel = self.client.close()
-        self._loop.tick(0)  # sends what is buffered
-        if channel:
+        if channel := self.client.close():
+            while channel.buffered and channel.state is not State.CLOSED:
+                self._loop.tick()
             channel.abort()  # else it would wait for the server to close too
         self._loop.close()
         return self._exit_code
@@ -615,12 +612,15 @@ class App:
     def _feed(self, data: bytes) -> None:
         """Take what was read; b'' is the end of it."""
         if not data:
-            self._at_end, self._login_name = True, ''  # no password comes either
+            self._at_end = True
         for result in self._terminal.feed(data) if data else self._terminal.finish():
             if result is Key.INTERRUPT:
                 self._exit(130)
+            elif result is Key.END:
+                self._login_name = ''  # no password comes either
+                self._lines.append('/exit')
             else:
-                self._lines.append('/exit' if result is Key.END else result)
+                self._lines.append(result)
 
     def _work(self) -> None:
         """Part 4 of each tick: do what was read, as far as the server keeps up."""
@@ -628,7 +628,7 @@ class App:
             self._do(self._lines.popleft())
             self._show_prompt()
         self._watch(len(self._lines) < LINES_AHEAD and not self._at_end)
-        if self._is_ending and not self.client.pending:
+        if self._is_ending and not (self.client.pending and self.client.wants_login):
             self._loop.stop()
         elif self._at_end or self._is_ending:
             self._wait_for_answers()
@@ -648,8 +648,9 @@ class App:
         self._left = left
 
     def _miss_answers(self) -> None:
-        self.client.tell('error', reason=f'no answer within {END_TIMEOUT:g} s; not done: {self._left - 1}')
-        self._loop.stop()
+        left = len(self.client.pending) + len(self._lines) - self._lines.count('/exit')
+        self.client.tell('error', reason=f'no answer within {END_TIMEOUT:g} s; not done: {left}')
+        self._exit(1)
 
     def _do(self, line: str) -> None:
         if self._login_name:
@@ -662,8 +663,11 @@ class App:
             word = ALIASES.get(word, word)
         if word.startswith('/'):
             self._command(word, rest.strip())
+        elif word and not self._target:
+            self.client.tell('error', reason='say to whom: /chat USER, or /msg USER TEXT')
         elif word:
-            self._say(self._target, line.strip())
+            send = self.client.send_group_message if self._is_group(self._target) else self.client.send_message
+            send(self._target, line.strip())
 
     def _command(self, word: str, rest: str) -> None:
         usage, _, do = COMMANDS.get(word, ('', '', None))
@@ -673,15 +677,6 @@ class App:
             self.client.tell('error', reason=f'usage: {word} {usage}')
         else:
             do(self, rest)
-
-    def _say(self, target: str, text: str) -> None:
-        """Write to a user or a group."""
-        if not target:
-            self.client.tell('error', reason='say to whom: /chat USER, or /msg USER TEXT')
-        elif self._is_group(target):
-            self.client.send_group_message(target, text)
-        else:
-            self.client.send_message(target, text)
 
     def _is_group(self, target: str) -> bool:
         # A server of version 1 names users so too: there only what was a group before is one.
@@ -714,11 +709,11 @@ class App:
             self._exit_code = max(self._exit_code, 1)
             if kind != 'error' and self._waits:
                 self._exit(1)
-        self._show_prompt()
+        self._loop.call_soon(self._show_prompt)
 
     def _print(self, event: Event) -> None:
         if self._options.json:
-            text = json.dumps(event).replace('\x7f', '\\u007f')  # ASCII, so nothing in it steers a terminal
+            text = json.dumps(event)  # printable ASCII, so nothing in it steers a terminal
         elif event['event'] == 'sent' and 'toGroupId' in event:
             return  # one's own copy of a group message follows
         else:
@@ -726,8 +721,8 @@ class App:
                           multiline=isinstance(self._terminal, Terminal))
         try:
             self._terminal.print(text)
-        except BrokenPipeError:  # who read our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:  # who read our output has gone, or there is no room for it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             self._exit(1)
 
     def _show_prompt(self) -> None:
@@ -779,20 +774,25 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
+    while os.open(os.devnull, os.O_RDWR) < 3:  # 0, 1 or 2 was closed: it would become the number of a socket
+        pass
     parser = make_parser()
     options = parser.parse_args()
     logging.basicConfig(level='WARNING', format='%(name)s: %(message)s')
     if not 0 < options.port < 65536:
         parser.error(f'there is no port {options.port}')
     options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
-    if not sys.stdin.isatty() and (options.user is None or options.password is None):
+    if not os.isatty(0) and (not options.user or options.password is None):
         parser.error('give --user, and the password in IM_PASSWORD: there is no terminal to ask for them')
     try:
         options.user = options.user or input('Name: ')
         options.password = getpass.getpass() if options.password is None else options.password
+        (options.user + options.password).encode()
     except (EOFError, KeyboardInterrupt):
         raise SystemExit(130) from None
-    raise SystemExit(App(options, make_terminal(sys.stdout.buffer, 0)).run())
+    except UnicodeEncodeError:
+        parser.error('the name and the password must be text')
+    raise SystemExit(App(options, make_terminal(open(1, 'wb', closefd=False), 0)).run())
 
 
 if __name__ == '__main__':

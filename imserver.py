@@ -60,7 +60,6 @@ class Refused(Exception):
     """The peer asked for what it may not have: expected, and answered."""
 
     def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
         self.code, self.reason = code, reason
 
 
@@ -100,13 +99,12 @@ def refusal(request: Packet, refused: Refused) -> Packet:
 # From bytes to packets ...............................................................................
 
 class FrameHandler(Handler):
-    """Bytes to frames (Netty's ByteToMessageDecoder).  While it is held nothing is handed on and nothing more is read,
-    so that what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
-    __slots__ = ('decoder', '_is_held')
+    """Bytes to frames (Netty's ByteToMessageDecoder).  While reading is paused nothing is handed on either, so that
+    what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
+    __slots__ = ('decoder',)
 
     def __init__(self) -> None:
         self.decoder = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN)
-        self._is_held = False
 
     def channel_read(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -114,7 +112,7 @@ class FrameHandler(Handler):
 
     def _hand_on(self) -> None:
         frames = iter(self.decoder)
-        while self.channel.is_open and not self._is_held and (frame := self._next_of(frames)):
+        while self.channel.is_reading and (frame := self._next_of(frames)):
             super().channel_read(frame)
 
     def _next_of(self, frames: Iterator[bytes]) -> bytes | None:
@@ -124,16 +122,21 @@ class FrameHandler(Handler):
             super().user_event(error)
             return None
 
+    def writability_changed(self) -> None:
+        """A peer that does not read its answers is not read from."""
+        change = self.channel.resume_reading if self.channel.is_writable else self.channel.pause_reading
+        change('unread answers')
+        self._hand_on()
+        super().writability_changed()
+
     def hold(self) -> None:
         """Hand nothing on until `release`: the frame just handed on has to be answered first."""
-        self._is_held = True
         self.channel.pause_reading(self)
 
     def release(self) -> None:
         self.channel.loop.call_soon(self._go_on)  # not now: what follows is work for part 3, this is part 4
 
     def _go_on(self) -> None:
-        self._is_held = False
         self.channel.resume_reading(self)
         self.channel.run(self._hand_on)
 
@@ -143,9 +146,8 @@ class PacketHandler(Handler):
     __slots__ = ('version', 'session_version', '_bad_frames')
 
     def __init__(self) -> None:
-        self.version = 1  # in which is answered: the session's, else that of the frame read last
         self.session_version: int | None = None
-        self._bad_frames = 0
+        self.version, self._bad_frames = 1, 0  # in which is answered: the session's, or that of the last frame
 
     def channel_read(self, frame: bytes) -> None:
         self.version = self.session_version or frame[4]
@@ -210,10 +212,6 @@ class PeerHandler(Handler):
             self.server.store.after_commit(lambda is_durable: self.channel.close())  # answers that wait go first
         else:
             super().user_event(event)
-
-    def writability_changed(self) -> None:
-        change = self.channel.resume_reading if self.channel.is_writable else self.channel.pause_reading
-        change('unread answers')
 
     def channel_inactive(self) -> None:
         self.end()
@@ -282,7 +280,9 @@ class LoginHandler(PeerHandler):
             self._check(request, name, True)
 
     def _check(self, request: Any, name: str, is_good: bool) -> None:
-        if is_good:
+        if is_good and not self.server.store.user_exists(name):
+            self._judge(request)  # who was registered when we looked, in a tick that could not be written
+        elif is_good:
             token = self.server.store.new_token(name, self.server.wall_clock())  # the old one ends, also for version 1
             self._conclude(request, name, token)
         else:
@@ -307,21 +307,24 @@ class LoginHandler(PeerHandler):
 
 
 def _question(answer: Callable[[Session, Any], None]) -> Callable[[Session, Any], None]:
-    """Have a request answered after the commit, so that the answer knows of all that was asked for before it."""
+    """Answer after the commit, to know of all that was asked for before, and hold what is behind, to know no more."""
     def handle(session: Session, request: Any) -> None:
+        session.frames.hold()
         session.server.store.after_commit(lambda is_durable: session._answer(answer, request))
+        session.server.store.after_commit(lambda is_durable: session.frames.release())
     return handle
 
 
 class Session(PeerHandler):
     """A user is logged in: what they ask for, and what is delivered to them."""
-    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', 'has_ended')
+    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', 'has_ended', '_sent_mark')
 
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
         super().__init__(server, frames, packets)
         self.user_id = user_id
         self.version = packets.session_version = packets.version
-        self.is_live = self.has_ended = False
+        self.is_live, self.has_ended = False, False
+        self._sent_mark = 0  # bytes written to the channel by the time the last entry was
         frames.decoder.max_body = server.options.max_body
 
     def begin(self, resume_after: int | None, token: str | None) -> None:
@@ -333,8 +336,7 @@ class Session(PeerHandler):
         self.sent_id = self.delivered_id = store.delivered_id(name)
         self.send(protocol.LoginResponse(success=True, user_id=name, user_name=name, token=token, log_id=store.log_id,
                                          last_client_seq=store.last_client_seq(name)))
-        if resume_after is not None:
-            self.acknowledge(resume_after)
+        self.acknowledge(resume_after or 0)
         self.server.feed_later(self)
         logger.info('%s: %s logged in, version %d', self.channel.address, name, self.version)
 
@@ -363,11 +365,10 @@ class Session(PeerHandler):
 
     def deliver(self, entry: Entry, frame: bytes) -> None:
         """Write a committed entry, unless this session lags; then it will get it from the log."""
-        if not self.channel.is_writable:
-            self.is_live = False
+        self.is_live = self.is_live and self.channel.is_writable
         if self.is_live:
             self.channel.write(frame)
-            self.sent_id = entry.message_id
+            self.sent_id, self._sent_mark = entry.message_id, self.channel.written
             if self.version == 1:
                 self.server.save_later()
 
@@ -384,7 +385,6 @@ class Session(PeerHandler):
             self.server.feed_later(self)
 
     def writability_changed(self) -> None:
-        super().writability_changed()
         if self.channel.is_writable and not self.is_live:
             self.server.feed_later(self)
 
@@ -398,13 +398,12 @@ class Session(PeerHandler):
             self.server.save_later()
 
     def note_sent(self) -> None:
-        """Version 1 acknowledges nothing: what was sent counts as delivered whenever the write buffer is empty."""
-        if self.version == 1:
-            self.acknowledge(self.delivered_id if self.channel.buffered else self.sent_id)
+        """Version 1 acknowledges nothing: what was sent counts as delivered once it has left the write buffer."""
+        if self.version == 1 and self._sent_mark <= self.channel.written - self.channel.buffered:
+            self.acknowledge(self.sent_id)
 
     def channel_read(self, packet: Packet) -> None:
-        if not self.has_ended:
-            self._answer(REQUEST_HANDLERS[packet.COMMAND], packet)
+        self._answer(REQUEST_HANDLERS[packet.COMMAND], packet)
 
     def _answer(self, handle: Callable[[Session, Any], None], request: Packet) -> None:
         try:
@@ -570,8 +569,7 @@ class Session(PeerHandler):
 
 def _page_of(newest_first: Iterator[Entry], limit: int) -> tuple[list[protocol.HistoryMessage], bool]:
     """At most `limit` messages and HISTORY_SIZE bytes, oldest first, and whether there are more."""
-    page: deque[protocol.HistoryMessage] = deque()
-    size = 0
+    page, size = deque[protocol.HistoryMessage](), 0
     for entry in newest_first:
         size += len(json.dumps(entry.text, ensure_ascii=False).encode()) + 250  # the rest of it: names and numbers
         if len(page) == limit or size > HISTORY_SIZE:
@@ -599,8 +597,7 @@ class Server:
         self._lagging: deque[Session] = deque()  # those to feed
         self._save_timer: Timer | None = None
         self._members: dict[str, set[str]] = {}  # a cache: groups as they are once `_applied_id` has happened
-        self._applied_id = store.committed_id
-        self._is_stopping = False
+        self._applied_id, self._is_stopping = store.committed_id, False
         self.listener = Listener(loop, options.host, options.port, self._initialize, options.max_connections)
         loop.before_flush.append(self._before_flush)
 
@@ -638,11 +635,12 @@ class Server:
 
     def members(self, group_id: str) -> set[str]:
         """Those in the group as far as is committed and delivered."""
-        if group_id not in self._members:
+        members = self._members.get(group_id)
+        if members is None and (members := set(self.store.members(group_id, self._applied_id))):
             if len(self._members) >= MEMBERS_CACHE:
                 self._members.clear()
-            self._members[group_id] = set(self.store.members(group_id, self._applied_id))
-        return self._members[group_id]
+            self._members[group_id] = members
+        return members
 
     def packet_of(self, entry: Entry) -> Any:
         """The packet that tells a reader of `entry`."""
@@ -735,8 +733,7 @@ def make_parser() -> Parser:
     add('--host', default='127.0.0.1', help='address to listen on')
     add('--port', type=_between(0, 65535), default=8000, help='0: any that is free')
     add('--db', default='im.db', metavar='FILE', help='where everything is kept; :memory: keeps nothing')
-    add('--durability', choices=('full', 'normal', 'off'), default='full',
-        help='full survives a power cut, the others only the death of the process')
+    add('--durability', choices=('full', 'normal', 'off'), default='full', help='only full survives a power cut')
     add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='silence after which a connection is closed')
     add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in')
     add('--max-connections', type=_between(1, 1000000), default=10000, metavar='N', help='at one time')
@@ -755,7 +752,10 @@ def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> 
     name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
     if password is None and not sys.stdin.isatty():
         parser.error('no password: set IM_PASSWORD, or run it in a terminal')
-    new = hash_password(getpass.getpass('New password: ') if password is None else password, options.password_cost)
+    password = getpass.getpass('New password: ') if password is None else password
+    if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
+        parser.error('the name and the password must be text')
+    new = hash_password(password, options.password_cost)
     if store.user_exists(name):
         store.change_password(name, new)
     elif is_valid_name(name) and not store.name_is_taken(name_key(name)):

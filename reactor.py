@@ -48,7 +48,6 @@ OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to read what a closing channel still has for it
 SELECT_LIMIT = 500  # sockets: select() ends at 512 on Windows, elsewhere at descriptor 1,023
 MAX_WAIT = 1.0 if sys.platform == 'win32' else 60.0  # seconds of a select; Windows sleeps through a Ctrl-C
-
 logger = logging.getLogger('im.reactor')
 Callback = Callable[..., None]
 
@@ -105,6 +104,8 @@ class EventLoop:
             self._run(key.data, mask)
         for timer in self._due_timers():  # 3
             self._run(timer.run)
+        while self._from_threads:
+            self._ready.append(self._from_threads.popleft())
         for _ in range(len(self._ready)):  # not what is queued meanwhile: that is the next tick's
             callback, arguments = self._ready.popleft()
             self._run(callback, *arguments)
@@ -189,8 +190,6 @@ class EventLoop:
 
     def _on_wake(self, mask: int) -> None:
         self._wake_receiver.recv(4096)
-        while self._from_threads:
-            self._ready.append(self._from_threads.popleft())
 
     def close(self) -> None:
         """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
@@ -326,14 +325,15 @@ class Channel:
 
     `channel_inactive` is fired when it leaves OPEN.  What a handler raises ends in `exception_caught`, always.
     """
-    __slots__ = ('loop', 'pipeline', 'state', 'address', 'buffered', 'is_writable', 'input_ended', 'alive_at',
-                 '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written', '_timeout', '_on_closed')
+    __slots__ = ('loop', 'pipeline', 'state', 'address', 'written', 'buffered', 'is_writable', 'input_ended',
+                 'alive_at', '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written', '_timeout',
+                 '_on_closed')
 
     def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callable[[Channel], None],
                  on_closed: Callable[[Channel], None] = lambda channel: None) -> None:
         self.loop, self.state = loop, State.OPEN
         self.address = _address_of(sock)  # 'host:port' of the peer
-        self.buffered = 0  # bytes written and not sent
+        self.written = self.buffered = 0  # bytes: all there ever were; those not sent yet
         self.is_writable, self.input_ended = True, False
         self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
         self._socket, self._interest = sock, 0  # and what the selector watches it for
@@ -447,7 +447,7 @@ class Channel:
     def _buffer(self, data: bytes) -> None:
         if self.is_open:
             self._queue.append(data)
-            self.buffered += len(data)
+            self.written, self.buffered = self.written + len(data), self.buffered + len(data)
             self._flush_later()
             self._check_water_marks()
 

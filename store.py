@@ -394,7 +394,8 @@ class Store:
         self._write('UPDATE readers SET before_id = ? WHERE user_id = ? AND stream = ? AND before_id IS NULL',
                     (entry.message_id, entry.sender, entry.stream))
 
-    # These answer for the middle of a tick too: what it has changed so far counts.
+    # These answer for the middle of a tick too: what it has changed so far counts.  They look at `groups` as well: the
+    # stream of what one user writes to another is no group, whatever name a request gives.
 
     def new_group_id(self) -> str:
         """Return 8 hex digits that no group has."""
@@ -409,12 +410,13 @@ class Store:
         return self._value('SELECT group_name FROM groups WHERE group_id = ?', group_id)
 
     def is_member(self, user_id: str, group_id: str) -> bool:
-        return self._value('SELECT 1 FROM readers WHERE user_id = ? AND stream = ? AND before_id IS NULL',
-                           user_id, group_id) is not None
+        return self._value('SELECT 1 FROM readers JOIN groups ON group_id = stream '
+                           'WHERE user_id = ? AND stream = ? AND before_id IS NULL', user_id, group_id) is not None
 
     def was_member(self, user_id: str, group_id: str) -> bool:
         """Whether the user is or ever was in it."""
-        return self._value('SELECT 1 FROM readers WHERE user_id = ? AND stream = ?', user_id, group_id) is not None
+        return self._value('SELECT 1 FROM readers JOIN groups ON group_id = stream '
+                           'WHERE user_id = ? AND stream = ?', user_id, group_id) is not None
 
     def count_members(self, group_id: str) -> int:
         return self._value('SELECT count(*) FROM readers WHERE stream = ? AND before_id IS NULL', group_id)
@@ -422,8 +424,9 @@ class Store:
     def members(self, group_id: str, at_id: int) -> list[str]:
         """Those in the group once the entry `at_id` has happened, by name."""
         rows = self._db.execute('''
-            SELECT user_id FROM readers WHERE stream = ? AND after_id <= ? AND coalesce(before_id, ?) > ?
-            ORDER BY user_id''', (group_id, at_id, FOREVER, at_id))
+            SELECT user_id FROM readers JOIN groups ON group_id = stream
+            WHERE stream = ? AND after_id <= ? AND coalesce(before_id, ?) > ? ORDER BY user_id''',
+                                (group_id, at_id, FOREVER, at_id))
         return [user_id for user_id, in rows]
 
     def groups_of(self, user_id: str) -> list[tuple[str, str | None, int]]:
@@ -443,9 +446,10 @@ class Store:
 
     def known_users(self, user_ids: Iterable[str]) -> list[str]:
         """Those of `user_ids` that exist, by name."""
+        wanted = set(user_ids)
         rows = self._db.execute('SELECT user_id FROM users WHERE user_id IN (SELECT value FROM json_each(?)) '
-                                'ORDER BY user_id', (json.dumps(list(user_ids)),))
-        return [user_id for user_id, in rows]
+                                'ORDER BY user_id', (json.dumps(list(wanted)),))
+        return [user_id for user_id, in rows if user_id in wanted]  # SQLite's JSON takes 'bob\0' for 'bob'
 
     def list_users(self, limit: int) -> list[str]:
         rows = self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))

@@ -1474,3 +1474,12 @@ def test_error_codes():
         'unknown_group', 'not_a_member', 'already_a_member', 'group_full', 'message_too_long',
         'seq_conflict', 'internal_error'}
     assert len(ERROR_CODES) == 17
+
+
+@pytest.mark.parametrize('body', ['{"reason":"\\ud800","reason":"x"}', '{"x":"\\ud800","x":1,"reason":"x"}'])
+def test_a_lone_surrogate_does_not_hide_behind_a_second_key(body):
+    assert refusal(body, KICKED_NOTICE).code == 'bad_request'
+
+
+def test_a_reason_is_short_however_long_what_it_refuses():
+    assert len(refusal('{"reason":"r","x":' + '9' * 60_000 + 'e9}', KICKED_NOTICE).reason) < 200
