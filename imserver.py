@@ -750,7 +750,7 @@ def make_parser() -> Parser:
 def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
     """Make or reset the account that --set-password names."""
     name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
-    if password is None and not sys.stdin.isatty():
+    if password is None and not os.isatty(0):
         parser.error('no password: set IM_PASSWORD, or run it in a terminal')
     password = getpass.getpass('New password: ') if password is None else password
     if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text

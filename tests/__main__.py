@@ -22,7 +22,8 @@ LEAST_COVERAGE = {'protocol.py': 95, 'reactor.py': 95, 'store.py': 95,
                   'imserver.py': 90, 'imclient.py': 90, 'console.py': 90}
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 SELECTORS = ('poll', 'select')
-SELECTOR_TESTS = ('tests/test_reactor.py', 'tests/test_imserver.py', 'tests/test_system.py')
+SELECTOR_TESTS = ('tests/test_reactor.py', 'tests/test_imserver.py', 'tests/test_delivery.py',
+                  'tests/test_imclient.py', 'tests/test_system.py')
 
 
 def environment(python: str, folder: Path) -> str:
