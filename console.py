@@ -442,7 +442,7 @@ def make_terminal(output: BinaryIO, keyboard: int) -> PlainTerminal:
 _SENTENCES = {
     'connected': '-- connected to {host} port {port}',
     'disconnected': '-- disconnected: {reason}',
-    'reconnecting': '-- {why}connecting again in {delay:.1f} s (attempt {attempt})',
+    'reconnecting': '-- {why}connecting again in {delay:.1f} s',
     'login': '-- logged in as {user}, protocol version {version}',
     'login_failed': '! login failed: {cause}',
     'logged_out': '-- logged out',

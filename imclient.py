@@ -557,10 +557,8 @@ class App:
         self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
         self._lines: deque[str] = deque()  # read, and not done yet
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
-        self._at_end = self._is_ending = False  # of the input; after /exit
-        self._login_name = ''  # whose password the next line is
-        self._left, self._timer = 0, Timer(lambda: None)  # what is to do after the end of the input, and for how long
-        self._exit_code = 0
+        self._at_end, self._is_ending, self._login_name = False, False, ''  # after /exit; whose password is asked for
+        self._left, self._timer, self._exit_code = 0, Timer(lambda: None), 0  # what is to do after the end of the input
 
     def run(self) -> int:
         """Return the exit code."""
@@ -727,7 +725,8 @@ class App:
 
     def _show_prompt(self) -> None:
         if not self._login_name:
-            state = '' if self.client.is_logged_in else ' (not logged in)'
+            state = ' (connecting)' if self.client.wants_login else ' (not logged in)'
+            state = '' if self.client.is_logged_in else state
             target = f' -> {self._target}' if self._target else ''
             self._terminal.prompt = f'{self.client.user_name}{state}{target}> '
 
@@ -735,7 +734,7 @@ class App:
 # What follows the word (in brackets: or not), what it does, how.
 COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app.client.send_message(*rest.split(None, 1))),
-    '/chat': ('USER|GROUP', 'where lines without a slash go', lambda app, rest: setattr(app, '_target', rest)),
+    '/chat': ('[USER|GROUP]', 'where other lines go', lambda app, rest: setattr(app, '_target', rest)),
     '/create': ('USER...', 'make a group of these users and yourself',
                 lambda app, rest: app.client.create_group(rest.replace(',', ' ').split())),
     '/join': ('GROUP', 'join a group', lambda app, rest: app.client.join_group(rest)),
@@ -792,7 +791,8 @@ def main() -> None:
         raise SystemExit(130) from None
     except UnicodeEncodeError:
         parser.error('the name and the password must be text')
-    raise SystemExit(App(options, make_terminal(open(1, 'wb', closefd=False), 0)).run())
+    output = open(1, 'wb', closefd=False)
+    raise SystemExit(App(options, PlainTerminal(output) if options.json else make_terminal(output, 0)).run())
 
 
 if __name__ == '__main__':

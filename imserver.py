@@ -7,8 +7,8 @@ and time (reactor.py), memory (store.py).  The pipeline of a connection:
       idle -> frames -> packets -> heartbeat -> login      before login and after logout
       idle -> frames -> packets -> heartbeat -> session    in between
 
-A request changes nothing when it is read.  It is judged, and becomes an entry of the log; in part 4 of the tick all
-entries are committed at once, and only then everybody hears: the sender its answer, the readers the message.
+A request changes nothing when it is read.  It is judged (in part 3 if it was held), and becomes an entry of the log;
+in part 4 all entries are committed at once, and only then all hear: the sender its answer, the readers the message.
 
       part 2   alice: message to bob  --judge-->  store.append(entry, then)
       part 4   store.commit()         --then--->  acknowledge to alice, deliver to bob
@@ -84,8 +84,9 @@ def frame_for(packet: Packet, version: int) -> bytes:
     return encode(packet, version)
 
 
-def refusal(request: Packet, refused: Refused) -> Packet:
+def refusal(request: Packet, refused: Refused, address: str) -> Packet:
     """The answer that refuses `request`: its own response where that can say no, else an ERROR_RESPONSE."""
+    logger.info('%s: refused %s: %s', address, Command(request.COMMAND).name, refused.code)
     why = {'code': refused.code, 'reason': refused.reason}
     if request.COMMAND == Command.LOGIN_REQUEST:
         return protocol.LoginResponse(user_name=request.user_name, success=False, **why)
@@ -194,7 +195,7 @@ class HeartbeatHandler(Handler):
 # Who it is ...........................................................................................
 
 class PeerHandler(Handler):
-    """What a connection does with or without a user: it is closed when idle or ended, and read as fast as it reads."""
+    """What a connection does with or without a user: it is closed when it is silent or has ended."""
     __slots__ = ('server', 'frames', 'packets')
 
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler) -> None:
@@ -237,7 +238,7 @@ class LoginHandler(PeerHandler):
 
     def channel_read(self, packet: Packet) -> None:
         if packet.COMMAND != Command.LOGIN_REQUEST:
-            self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first')))
+            self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first'), self.channel.address))
             return
         self._timer.cancel()  # the time that judging takes is ours
         self._time_left = self._deadline - self.channel.loop.time()
@@ -283,10 +284,9 @@ class LoginHandler(PeerHandler):
         if is_good and not self.server.store.user_exists(name):
             self._judge(request)  # who was registered when we looked, in a tick that could not be written
         elif is_good:
-            token = self.server.store.new_token(name, self.server.wall_clock())  # the old one ends, also for version 1
-            self._conclude(request, name, token)
+            self._conclude(request, name, self.server.store.new_token(name, self.server.wall_clock()))
         else:
-            self._conclude(request, Refused('wrong_password', 'the name is taken and the password is another one'))
+            self._conclude(request, Refused('wrong_password', 'that is not the password of this name'))
 
     def _conclude(self, request: Any, outcome: str | Refused, token: str | None = None) -> None:
         """Answer in its turn, after the commit: a name is logged in."""
@@ -298,7 +298,7 @@ class LoginHandler(PeerHandler):
 
     def _answer(self, request: Any, outcome: str | Refused, token: str | None) -> None:
         if isinstance(outcome, Refused):
-            self.channel.write(refusal(request, outcome))
+            self.channel.write(refusal(request, outcome, self.channel.address))
             self.start_clock(self._time_left)
         else:
             session = Session(self.server, self.frames, self.packets, outcome)
@@ -307,7 +307,7 @@ class LoginHandler(PeerHandler):
 
 
 def _question(answer: Callable[[Session, Any], None]) -> Callable[[Session, Any], None]:
-    """Answer after the commit, to know of all that was asked for before, and hold what is behind, to know no more."""
+    """Answer in its place: after the commit of what was asked for before it, while what comes behind it is held."""
     def handle(session: Session, request: Any) -> None:
         session.frames.hold()
         session.server.store.after_commit(lambda is_durable: session._answer(answer, request))
@@ -390,8 +390,7 @@ class Session(PeerHandler):
 
     def acknowledge(self, message_id: int) -> None:
         """Everything up to that id was handled."""
-        message_id = min(message_id, self.server.store.committed_id)
-        if message_id > self.delivered_id:
+        if (message_id := min(message_id, self.server.store.committed_id)) > self.delivered_id:
             self.delivered_id = message_id
             self.sent_id = max(self.sent_id, message_id)
             self.server.store.set_delivered(self.user_id, message_id)
@@ -409,7 +408,7 @@ class Session(PeerHandler):
         try:
             handle(self, request)
         except Refused as refused:
-            self.send(refusal(request, refused))
+            self.send(refusal(request, refused, self.channel.address))
 
     def on_login_request(self, request: Packet) -> None:
         raise Refused('already_logged_in', f'you are logged in as {self.user_id}; log out first')
@@ -495,7 +494,7 @@ class Session(PeerHandler):
             if self.server.store.is_durable(entry):  # a repeated one is, though this tick may have failed
                 self._confirm(entry)
             else:
-                self.send(refusal(request, NOT_WRITTEN))
+                self.send(refusal(request, NOT_WRITTEN, self.channel.address))
             if holds:
                 self.frames.release()
         if holds:
@@ -538,9 +537,8 @@ class Session(PeerHandler):
     @_question
     def on_list_users_request(self, request: Packet) -> None:
         sessions = self.server.sessions
-        others = [user_id for user_id in self.server.store.list_users(2 * USERS_LIMIT) if user_id not in sessions]
-        users = [self.server.user(user_id) for user_id in (sorted(sessions) + others)[:USERS_LIMIT]]
-        self.send(protocol.ListUsersResponse(user_list=users))
+        users = sorted(sessions) + [user for user in self.server.store.list_users(USERS_LIMIT) if user not in sessions]
+        self.send(protocol.ListUsersResponse(user_list=list(map(self.server.user, users[:USERS_LIMIT]))))
 
     @_question
     def on_list_groups_request(self, request: Packet) -> None:
@@ -554,8 +552,8 @@ class Session(PeerHandler):
         need((request.user_id is None) != (request.group_id is None) and 0 < limit <= HISTORY_LIMIT, 'bad_request',
              f'name a user or a group, and a limit of 1 to {HISTORY_LIMIT}')
         messages, more = _page_of(self._history(request), limit)
-        self.send(protocol.HistoryResponse(
-            user_id=request.user_id, group_id=request.group_id, messages=messages, more=more))
+        about = {'user_id': request.user_id, 'group_id': request.group_id}
+        self.send(protocol.HistoryResponse(**about, messages=messages, more=more))
 
     def _history(self, request: Any) -> Iterator[Entry]:
         store, before = self.server.store, FOREVER if request.before is None else request.before
@@ -596,7 +594,8 @@ class Server:
         self.sessions: dict[str, Session] = {}
         self._lagging: deque[Session] = deque()  # those to feed
         self._save_timer: Timer | None = None
-        self._members: dict[str, set[str]] = {}  # a cache: groups as they are once `_applied_id` has happened
+        # A cache: groups as of the entry delivered last.  The store is ahead: a join may stand behind it in the tick.
+        self._members: dict[str, set[str]] = {}
         self._applied_id, self._is_stopping = store.committed_id, False
         self.listener = Listener(loop, options.host, options.port, self._initialize, options.max_connections)
         loop.before_flush.append(self._before_flush)
@@ -634,7 +633,7 @@ class Server:
         return readers
 
     def members(self, group_id: str) -> set[str]:
-        """Those in the group as far as is committed and delivered."""
+        """Those in the group as of `_applied_id`."""
         members = self._members.get(group_id)
         if members is None and (members := set(self.store.members(group_id, self._applied_id))):
             if len(self._members) >= MEMBERS_CACHE:
@@ -784,7 +783,8 @@ def main() -> None:
         server = Server(loop, store, options)
     except OSError as error:
         store.close()
-        parser.error(f'cannot listen on {options.host} port {options.port}: {error.strerror or error}')
+        reason = (error.strerror or str(error)).partition(' (while')[0]  # what create_server adds says it again
+        parser.error(f'cannot listen on {options.host} port {options.port}: {reason}')
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     host, port = server.listener.address

@@ -12,8 +12,8 @@ Everything happens in turns, and a turn, a *tick*, has these five parts, always 
       4 before flush  the one place to commit what this tick decided; what waited for that happens now
       5 flush         each channel that was written to sends, once
 
-Code of ours runs in 2, 3 and 4 only.  So a thousand messages of one tick cost one commit and one send a receiver,
-and nobody is told of what is not committed yet: telling comes after.
+Code of ours runs in 2, 3 and 4 (in 5 only a handler's `flush`).  So a thousand messages of one tick cost one commit
+and one send a receiver, and nobody is told of what is not committed yet: telling comes after.
 
 A connection is a `Channel`: a socket, a write buffer, and a `Pipeline` of `Handler`s that a message walks:
 
@@ -296,7 +296,7 @@ class Pipeline:
             self._link(events, handlers)
 
     def _link(self, events: tuple[str, ...], handlers: list[Handler]) -> None:
-        """Point each handler at the nearest that overrides each of `events`, walking against their direction."""
+        """Point each handler at the next that overrides each of `events`.  Walk from where these end to their begin."""
         nearest: dict[str, Handler | None] = dict.fromkeys(events)
         for handler in handlers:
             for event in events:

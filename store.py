@@ -5,13 +5,15 @@ What it does: remembers, and says only afterwards that it remembers.  What it le
 
 **The log is the queue.**  Each message, and each creation, join and quit of a group, is one row of `log` with an id
 that grows, however many people read it.  A row belongs to a *stream*: all that one user writes to one other
-("alice bob"), or all that is written to one group (its id).  `readers` says who reads which stream between which ids:
+("alice bob"), or all that is written to one group (its id).  `readers` says who reads which stream, after and before
+which ids (those two not included):
 
       log     id  stream     sender  ...            readers  user   stream     after_id  before_id
               1   alice bob  alice   "hi"                    bob    alice bob  0         -
               2   9f8e7d6c   alice   creates it              alice  9f8e7d6c   2         -
-              3   9f8e7d6c   bob     joins                   bob    9f8e7d6c   3         6
-              6   9f8e7d6c   bob     quits
+              3   9f8e7d6c   bob     joins                   bob    9f8e7d6c   3         5
+              4   9f8e7d6c   alice   "hello"
+              5   9f8e7d6c   bob     quits
 
 What a user has yet to get is then one question: the rows of the streams they read, between those ids, above the id up
 to which everything was delivered.  There is no second copy for those offline, and none for those who read slowly.
@@ -118,7 +120,8 @@ def normalize(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Two names with the same key are the same to a reader: 'Bob' and 'bob', and 'ｂｏｂ' in full width."""
+    """Two names with the same key are the same to a reader: 'Bob' and 'bob', and 'ｂｏｂ' in full width.  Not the
+    other way round: a Cyrillic 'о' looks like a Latin one and is none."""
     return unicodedata.normalize('NFKC', unicodedata.normalize('NFKC', name).casefold())
 
 
@@ -456,7 +459,7 @@ class Store:
         return [user_id for user_id, in rows]
 
     def name_is_taken(self, name_key: str) -> bool:
-        """Whether some user has a name that is the same to the eye: `name_key` is what the names are compared by."""
+        """Whether some user has a name with this `name_key`."""
         return self._value('SELECT 1 FROM users WHERE name_key = ?', name_key) is not None
 
     def password_of(self, user_id: str) -> PasswordHash | None:

@@ -1734,7 +1734,7 @@ def test_alias_is_text_where_plain_text_goes_somewhere(port):
 @pytest.mark.parametrize('line, complaint', [
     ('/nonsense', '! there is no command /nonsense; /help lists them'),
     ('/msg bob', '! usage: /msg USER TEXT'),
-    ('/join', '! usage: /join GROUP'), ('/chat', '! usage: /chat USER|GROUP'),
+    ('/join', '! usage: /join GROUP'), ('/quit', '! usage: /quit GROUP'),
     ('/create', '! usage: /create USER...'),
     ('/login', '! usage: /login USER'), ('/members', '! about whom: name a user or a group'),
     ('/history', '! about whom: name a user or a group'),
@@ -2312,9 +2312,14 @@ def test_lost_server_comes_back_while_somebody_types(terminal, server):
         tty.type('half')
         tty.last('sara> half')
         server.loop.call_soon_threadsafe(server.go)
-        tty.sees('disconnected', 'connecting again').last('sara (not logged in)> half')
+        tty.sees('disconnected', 'connecting again').last('sara (connecting)> half')
         server.loop.call_soon_threadsafe(server.come_back)
         tty.last('sara> half')
         tty.process.send_signal(signal.SIGWINCH)
         tty.type('\x03\x03')
         assert tty.ends() == 130
+
+
+def test_chat_alone_ends_the_chat(port):
+    result = run(port, '/chat nobody\n/chat\nhi\n', user='alice20')
+    assert result.code == 1 and clean(result)[2:] == ['! say to whom: /chat USER, or /msg USER TEXT']

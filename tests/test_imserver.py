@@ -1191,3 +1191,13 @@ def test_selector_is_the_one_that_was_asked_for(world):
     if wanted:
         wanted.close()
     assert wanted is None or type(world.loop.selector) is type(wanted)
+
+
+def test_refusal_is_one_line_in_the_log_and_tells_no_secret(world, caplog):
+    world.login('alice', password='right')
+    peer = world.connect()
+    peer.send(LoginRequest(user_name='alice', password='a-secret'))
+    peer.expect(LoginResponse, success=False)
+    lines = [record.getMessage() for record in caplog.records if 'refused' in record.getMessage()]
+    assert len(lines) == 1 and lines[0].endswith('refused LOGIN_REQUEST: wrong_password')
+    assert 'a-secret' not in caplog.text

@@ -475,7 +475,7 @@ def test_version_1_beside_version_2_in_a_chat(system):
         4, '{"fromUserId":"server","fromUserName":"server","message":"there is no command 25 here"}')
     assert asked(zhangsan, 5, '{}') == golden(6, '{"success":true}')
     assert asked(zhangsan, 1, '{"password":"?","userName":"李四"}') == golden(
-        2, '{"reason":"the name is taken and the password is another one","success":false,'
+        2, '{"reason":"that is not the password of this name","success":false,'
            '"userName":"李四"}')
     assert asked(zhangsan, 1, '{"password":"pwd","userName":"李四"}') == golden(
         2, '{"success":true,"userId":"李四","userName":"李四"}')
