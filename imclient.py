@@ -52,8 +52,9 @@ SERVER_IDLE = 15.0  # seconds without a byte after which the server counts as de
 PATIENCE = 60.0  # seconds that a script waits for a lost server to come back
 END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last line
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+LARGEST_REQUEST = 32_768  # bytes of a frame that every server takes; for a larger one it would close the connection
 WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
-LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them its input waits
+LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them a pipe waits (a file is read at once)
 Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
 
 
@@ -236,8 +237,7 @@ class Client:
     def login(self, user_name: str, password: str) -> None:
         """Log in, connecting first if need be; the first login with a free name makes the account."""
         if self.is_logged_in:
-            self.tell('error', code='already_logged_in', reason=f'you are logged in as {self.user_name}; log out first')
-            return
+            return self.tell('error', code='already_logged_in', reason=f'you are {self.user_name}; log out first')
         if user_name != self.user_name:
             self._drop(list(self.pending))  # what one user asked for is not to be done as another
             self._forget()
@@ -326,8 +326,7 @@ class Client:
             gives_up = self._patience is not None and self._loop.time() - self._lost_at >= self._patience
         if gives_up:
             self.wants_login = False
-            self.tell('gave_up', reason='cannot reach {host} port {port}: {}'.format(reason, **self._target))
-            return
+            return self.tell('gave_up', reason='cannot reach {host} port {port}: {}'.format(reason, **self._target))
         delay = backoff(self._failures, self._random)
         self._failures += 1
         self.tell('reconnecting', delay=delay, attempt=self._failures, reason=news)
@@ -338,10 +337,11 @@ class Client:
             self._channel.write(encode(packet, self.version))
 
     def _request(self, packet: Packet) -> None:
+        size = len(encode(packet, 2))  # raises ValueError now and not when others wait behind it
         if not self.is_logged_in and not self.wants_login:
-            self.tell('error', code='not_logged_in', reason='log in first')
-            return
-        encode(packet, 2)  # raises ValueError now and not when others wait behind it
+            return self.tell('error', code='not_logged_in', reason='log in first')
+        if size > LARGEST_REQUEST:
+            return self.tell('error', code='message_too_long', reason=f'more than {LARGEST_REQUEST} bytes')
         self.pending.append(Pending(packet))
         if self.is_logged_in:
             self._send(self.pending[-1])
@@ -555,7 +555,7 @@ class App:
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
                               patience=None if is_person else PATIENCE)
         self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
-        self._lines: deque[str] = deque()  # read, and not done yet
+        self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end, self._is_ending, self._login_name = False, False, ''  # after /exit; whose password is asked for
         self._left, self._timer, self._exit_code = 0, Timer(lambda: None), 0  # what is to do after the end of the input
@@ -614,9 +614,6 @@ class App:
         for result in self._terminal.feed(data) if data else self._terminal.finish():
             if result is Key.INTERRUPT:
                 self._exit(130)
-            elif result is Key.END:
-                self._login_name = ''  # no password comes either
-                self._lines.append('/exit')
             else:
                 self._lines.append(result)
 
@@ -646,11 +643,14 @@ class App:
         self._left = left
 
     def _miss_answers(self) -> None:
-        left = len(self.client.pending) + len(self._lines) - self._lines.count('/exit')
+        left = len(self.client.pending) + len(self._lines) - self._lines.count(Key.END)
         self.client.tell('error', reason=f'no answer within {END_TIMEOUT:g} s; not done: {left}')
         self._exit(1)
 
-    def _do(self, line: str) -> None:
+    def _do(self, line: str | Key) -> None:
+        if line is Key.END:
+            self._is_ending = True
+            return
         if self._login_name:
             name, self._login_name = self._login_name, ''
             self._terminal.ask('')

@@ -143,7 +143,7 @@ class EventLoop:
             self.selector.register(file, events, callback)  # OSError: a plain file cannot be watched by epoll
 
     def call_soon(self, callback: Callback, *arguments: Any) -> None:
-        """Run it in part 3 of this tick, or of the next when that is over."""
+        """Run it in part 3 of this tick, or of the next when that has begun."""
         self._ready.append((callback, arguments))
 
     def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:

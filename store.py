@@ -61,6 +61,8 @@ SCHEMA = f'''
         user_id TEXT, stream TEXT, after_id INTEGER, before_id INTEGER,
         PRIMARY KEY (user_id, stream, after_id)) WITHOUT ROWID;
     CREATE INDEX readers_of_stream ON readers (stream);
+    -- Who joins and quits a thousand times leaves a thousand spans: these questions are about the present ones.
+    CREATE INDEX readers_now ON readers (stream, user_id) WHERE before_id IS NULL;
     CREATE TABLE log (
         message_id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, stream TEXT NOT NULL, sender TEXT NOT NULL,
         text TEXT NOT NULL, client_seq INTEGER, sent_at INTEGER NOT NULL);
@@ -333,11 +335,11 @@ class Store:
         """Written down by the next `save_delivered`: to lose it only sends again."""
         self._delivered[user_id] = message_id
 
-    def save_delivered(self) -> None:
-        """Write it with this tick."""
-        if not self._delivered:
+    def save_delivered(self, *user_ids: str) -> None:
+        """Write it with this tick, for these users; with none named, for all."""
+        saved = {u: self._delivered[u] for u in user_ids or self._delivered if u in self._delivered}
+        if not saved:
             return
-        saved = dict(self._delivered)
         self._write('UPDATE users SET delivered_id = ? WHERE user_id = ?', *((d, u) for u, d in saved.items()))
         self.after_commit(lambda is_durable: self._forget_delivered(saved) if is_durable else None)
 
@@ -413,7 +415,7 @@ class Store:
         return self._value('SELECT group_name FROM groups WHERE group_id = ?', group_id)
 
     def is_member(self, user_id: str, group_id: str) -> bool:
-        return self._value('SELECT 1 FROM readers JOIN groups ON group_id = stream '
+        return self._value('SELECT 1 FROM readers INDEXED BY readers_now JOIN groups ON group_id = stream '
                            'WHERE user_id = ? AND stream = ? AND before_id IS NULL', user_id, group_id) is not None
 
     def was_member(self, user_id: str, group_id: str) -> bool:
@@ -422,7 +424,8 @@ class Store:
                            'WHERE user_id = ? AND stream = ?', user_id, group_id) is not None
 
     def count_members(self, group_id: str) -> int:
-        return self._value('SELECT count(*) FROM readers WHERE stream = ? AND before_id IS NULL', group_id)
+        return self._value('SELECT count(*) FROM readers INDEXED BY readers_now '
+                           'WHERE stream = ? AND before_id IS NULL', group_id)
 
     def members(self, group_id: str, at_id: int) -> list[str]:
         """Those in the group once the entry `at_id` has happened, by name."""

@@ -2323,3 +2323,23 @@ def test_lost_server_comes_back_while_somebody_types(terminal, server):
 def test_chat_alone_ends_the_chat(port):
     result = run(port, '/chat nobody\n/chat\nhi\n', user='alice20')
     assert result.code == 1 and clean(result)[2:] == ['! say to whom: /chat USER, or /msg USER TEXT']
+
+
+def test_password_that_comes_in_one_piece_with_the_end_is_no_message(terminal):
+    tty = terminal(user='pia').last('pia>')
+    tty.type('/chat pia\r')
+    tty.last('pia -> pia>')
+    tty.type('/login rob\r')
+    tty.last('Password of rob:')
+    tty.type('hunter2\r\x04')
+    assert tty.ends() == 1 and b'hunter2' not in tty.raw
+
+
+def test_request_that_no_server_need_take_is_not_sent(world):
+    """The server would close the connection, and again when it is sent again."""
+    world.login()
+    world.client.send_message('bob', 'x' * 32_800)
+    world.client.send_message('bob', 'fine')
+    world.settle()
+    assert [p.message for p in world.link.of(MessageRequest)] == ['fine']
+    assert world.events[0]['code'] == 'message_too_long' and 'disconnected' not in world.names

@@ -1782,3 +1782,35 @@ def test_what_is_known_is_not_asked_again(store):
     store.commit()
     assert store.user_exists('alice') and store.last_client_seq('alice') == 1
     assert recorded(store, lambda: (store.user_exists('alice'), store.last_client_seq('alice'))) == []
+
+
+def test_one_session_that_ends_writes_its_own_user_only(path):
+    """A thousand that end in one tick must not write a thousand users each."""
+    with closing(Store(path, 'off')) as store:
+        add_users(store, 'alice', 'bob')
+        store.set_delivered('alice', 5)
+        store.set_delivered('bob', 6)
+        store.save_delivered('alice')
+        store.commit()
+        assert store._delivered == {'bob': 6}
+    with closing(Store(path, 'off')) as store:
+        assert store.delivered_id('alice') == 5 and store.delivered_id('bob') == 6
+
+
+def test_who_joined_and_quit_a_thousand_times_slows_no_question_about_now(store):
+    add_users(store, 'alice', 'bob')
+    group = create(store, 'alice').stream
+
+    def steps():
+        count = []
+        store._db.set_progress_handler(lambda: count.append(1), 1)
+        assert store.is_member('alice', group) and store.count_members(group) == 1
+        assert not store.is_member('bob', group)
+        store._db.set_progress_handler(None, 1)
+        return len(count)
+    before = steps()
+    for _ in range(1000):
+        for change, kind in (store.join_group, Kind.JOIN_GROUP), (store.quit_group, Kind.QUIT_GROUP):
+            change(Entry(kind, group, 'bob', '', None, 1), lambda is_durable: None)
+        store.commit()
+    assert steps() <= 2 * before
