@@ -192,7 +192,7 @@ class HeartbeatHandler(Handler):
 # Who it is ...........................................................................................
 
 class PeerHandler(Handler):
-    """A connection with or without a user: closed when silent or ended.  `end()`: nothing more on behalf of this peer."""
+    """A connection with or without a user: closed when silent or ended.  `end()`: nothing more on its behalf."""
     __slots__ = ('server', 'frames', 'packets')
 
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler) -> None:

@@ -45,13 +45,18 @@ def run(*command: str, **variables: str) -> int:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}).returncode
 
 
+def forget_coverage(*patterns: str) -> None:
+    for pattern in patterns:
+        for file in ROOT.glob(pattern):
+            file.unlink()
+
+
 def with_coverage() -> int:
     python = environment(sys.executable, ROOT / '.venv')
-    for old in glob.glob(str(ROOT / '.coverage*')):
-        if not old.endswith('.coveragerc'):
-            os.remove(old)
+    forget_coverage('.coverage', '.coverage.*')
     failed = run(python, '-m', 'coverage', 'run', '-m', 'pytest')
     run(python, '-m', 'coverage', 'combine', '-q')
+    forget_coverage('.coverage.*')  # what a process that a test killed had half written
     run(python, '-m', 'coverage', 'report')
     for module, least in LEAST_COVERAGE.items():
         judge = (python, '-m', 'coverage', 'report', f'--include={module}', f'--fail-under={least}')
