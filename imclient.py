@@ -547,18 +547,18 @@ class App:
 
     def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
         is_person = os.isatty(0) and os.isatty(1)
-        self._options, self._terminal = options, terminal
-        self._waits = not is_person
+        self._options, self._terminal, self._waits = options, terminal, not is_person
         self._color = isinstance(terminal, Terminal) and not options.no_color and 'NO_COLOR' not in os.environ
         self._loop = EventLoop()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
                               patience=None if is_person else PATIENCE)
         self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
+        self._login_name, self._exit_code = '', 0  # whose password the next line is
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
-        self._at_end, self._is_ending, self._login_name = False, False, ''  # after /exit; whose password is asked for
-        self._left, self._timer, self._exit_code = 0, Timer(lambda: None), 0  # what is to do after the end of the input
+        self._at_end, self._is_ending = False, False  # the input is over; it is time to leave
+        self._left, self._timer = 0, Timer(lambda: None)  # see _wait_for_answers
 
     def run(self) -> int:
         """Return the exit code."""
@@ -648,7 +648,7 @@ class App:
         self._exit(1)
 
     def _do(self, line: str | Key) -> None:
-        if line is Key.END:
+        if line is Key.END:  # in its turn among the lines: the one before it may be a password
             self._is_ending = True
             return
         if self._login_name:

@@ -407,9 +407,9 @@ class Session(PeerHandler):
     def on_logout_request(self, request: Packet) -> None:
         self.end()
         self.server.store.end_token(self.user_id)
-        self.server.store.after_commit(lambda is_durable: self.send(protocol.LogoutResponse(success=True)))  # it has
-        self.packets.session_version = None
-        self.frames.decoder.max_body = protocol.MAX_BODY_BEFORE_LOGIN
+        answer = protocol.LogoutResponse(success=True)  # the session has ended, also where the token could not be
+        self.server.store.after_commit(lambda is_durable: self.send(answer))
+        self.packets.session_version, self.frames.decoder.max_body = None, protocol.MAX_BODY_BEFORE_LOGIN
         login = LoginHandler(self.server, self.frames, self.packets)
         self.channel.pipeline.replace(self, login)
         login.start_clock(self.server.options.login_timeout)
