@@ -388,7 +388,7 @@ class Channel:
         try:
             try:
                 callback(*arguments)
-            except Exception as error:  # told from the head on; Netty starts behind the handler that failed
+            except Exception as error:  # told from the head on; Netty starts at the handler that failed
                 self.pipeline.head.exception_caught(error)
         except Exception as error:
             self.pipeline.tail.exception_caught(error)

@@ -1,0 +1,107 @@
+"""Chapter 1: a client that connects without blocking, and again when nobody is there yet.
+
+    python3 -m lessons.01_startup.client hello       says hello, prints what comes back, and ends
+    python3 -m lessons.01_startup.client             says nothing and listens until the server is gone
+
+Its event loop and its channel are the server's: Netty, too, has one kind of them for both sides.
+"""
+from __future__ import annotations
+
+import argparse
+import errno
+import socket
+import time
+from selectors import EVENT_WRITE
+
+from protocol import MessageRequest, encode
+
+from .server import Channel, EventLoop
+
+IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)  # the last is how Windows says it
+FIRST_DELAY, LAST_DELAY = 0.5, 8.0  # seconds between attempts, doubling from the one to the other
+MAX_ATTEMPTS = 8
+
+
+class Connector:
+    """Connects, and tries again when nobody is there yet."""
+
+    def __init__(self, loop: EventLoop, port: int, user: User) -> None:
+        self.loop, self.port, self.user = loop, port, user
+        self.attempts = 0
+
+    def connect(self) -> None:
+        self.attempts += 1
+        self.socket = socket.socket()
+        self.socket.setblocking(False)
+        error = self.socket.connect_ex(('127.0.0.1', self.port))
+        if error in IN_PROGRESS:
+            self.loop.register(self.socket, EVENT_WRITE, self.on_ready)
+        else:
+            self.retry(error)
+
+    def on_ready(self, mask: int) -> None:
+        """Writable: it is connected, or it has failed.  The socket knows which."""
+        self.loop.register(self.socket, 0, self.on_ready)
+        if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.retry(error)
+        else:
+            Channel(self.loop, self.socket, self.user)
+
+    def retry(self, error: int) -> None:
+        self.socket.close()
+        if self.attempts == MAX_ATTEMPTS:
+            print(f'no server after {self.attempts} attempts')
+            self.loop.stop()
+            return
+        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** (self.attempts - 1))
+        print(f'no server yet ({errno.errorcode.get(error, error)}), next attempt in {delay} s', flush=True)
+        time.sleep(delay)  # nothing else lives in this loop yet; chapter 7 gives it timers
+        self.connect()
+
+
+class User:
+    """The handler of the connection: says its texts one after the other, and prints what comes."""
+    channel: Channel
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.is_listener = not texts
+
+    def channel_active(self) -> None:
+        print('connected', flush=True)
+        self.say_next()
+
+    def say_next(self) -> None:
+        if self.texts:
+            data = encode(MessageRequest(to_user_id='all', message=self.texts.pop(0)), version=1)
+            print(f'sent {len(data)} bytes', flush=True)
+            self.channel.write(data)
+        elif not self.is_listener:
+            self.channel.close()
+
+    def channel_read(self, data: bytes) -> None:
+        shown = ''.join(chr(byte) if 32 <= byte < 127 else '.' for byte in data)
+        print(f'received {len(data)} bytes: {shown}', flush=True)
+        self.say_next()
+
+    def channel_inactive(self) -> None:
+        print('disconnected', flush=True)
+        self.channel.loop.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='a client of the chat room')
+    parser.add_argument('--port', type=int, default=8000)
+    parser.add_argument('text', nargs='*', help='what to say; nothing: listen')
+    options = parser.parse_args()
+    loop = EventLoop()
+    connector = Connector(loop, options.port, User(options.text))
+    try:
+        connector.connect()
+        loop.run()
+    except KeyboardInterrupt:
+        print('stopped')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,48 @@
+"""Chapter 1, exercise: when to come back, and when to ask for room.
+
+    python3 -m lessons check 1
+
+1. `backoff`: how many seconds to wait before the next attempt to connect.  The bound is 1 second when no attempt
+   has failed before, and doubles with each one that has: 1, 2, 4, ...  It never exceeds LAST_DELAY, also after a
+   night of failures.
+2. The wait is `rand()` times the bound.  `rand` is a function like `random.random`: a new number from 0 to 1 each time.
+3. `Outgoing.write`: keep the bytes, behind those that still wait, and send what the kernel takes.
+4. `Outgoing.on_writable`: there is room again, so send what the kernel takes of what waits.
+5. `Outgoing.wanted`: what the socket has to be registered for now.  Always EVENT_READ; EVENT_WRITE with it only while
+   something waits.
+
+`send` is a function like `socket.send`: it is given bytes and returns how many of them, from the first one on, the
+kernel took; when it takes none, it raises BlockingIOError.  Any other exception is none of your business: let it pass.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
+
+LAST_DELAY = 30.0  # seconds
+
+
+def backoff(failures: int, rand: Callable[[], float]) -> float:
+    """Return how many seconds to wait, `failures` attempts having failed before."""
+    return 0.0  # TODO: steps 1 and 2
+
+
+class Outgoing:
+    """What one connection has yet to send."""
+
+    def __init__(self, send: Callable[[bytes], int]) -> None:
+        self.send = send
+        # TODO: a place for what waits
+
+    def write(self, data: bytes) -> None:
+        """Send `data` after all that was written before it."""
+        # TODO: step 3
+
+    def on_writable(self) -> None:
+        """The selector says that there is room."""
+        # TODO: step 4
+
+    @property
+    def wanted(self) -> int:
+        """The events to register the socket for."""
+        return 0  # TODO: step 5, with EVENT_READ and EVENT_WRITE

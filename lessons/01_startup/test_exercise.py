@@ -1,0 +1,118 @@
+"""Chapter 1: the tests of the exercise.
+
+    python3 -m lessons check 1
+    python3 -m pytest lessons/01_startup/test_exercise.py
+"""
+from selectors import EVENT_READ, EVENT_WRITE
+
+from lessons.check import expect, expect_raises
+
+AGAIN = 'Again, a little later'
+INTEREST = 'Ask for room only while something waits'
+EVENTS = {EVENT_READ: 'EVENT_READ', EVENT_WRITE: 'EVENT_WRITE', EVENT_READ | EVENT_WRITE: 'EVENT_READ | EVENT_WRITE'}
+
+
+class Kernel:
+    """Stands for a socket and its send buffer: takes what there is room for."""
+
+    def __init__(self, room):
+        self.room, self.taken = room, b''
+
+    def send(self, data):
+        if not self.room:
+            raise BlockingIOError
+        sent = bytes(data[:self.room])
+        self.taken += sent
+        self.room -= len(sent)
+        return len(sent)
+
+
+def wanted(outgoing):
+    return EVENTS.get(outgoing.wanted, outgoing.wanted)
+
+
+def test_the_bound_doubles_with_each_failure(exercise):
+    expect('[backoff(n, lambda: 1.0) for n in range(5)]',
+           [exercise.backoff(n, lambda: 1.0) for n in range(5)], [1, 2, 4, 8, 16], AGAIN)
+
+
+def test_the_bound_never_exceeds_30_seconds(exercise):
+    for failures in 5, 6, 1_100, 100_000:  # the last two: a number that a float cannot hold
+        expect(f'backoff({failures}, lambda: 1.0)', exercise.backoff(failures, lambda: 1.0), 30, AGAIN)
+
+
+def test_chance_decides_over_the_whole_wait(exercise):
+    for chance, seconds in (0.5, 15.0), (0.25, 7.5), (0.0, 0.0):
+        expect(f'backoff(10, lambda: {chance})', exercise.backoff(10, lambda: chance), seconds, 'Exercise')
+
+
+def test_what_the_kernel_takes_at_once_needs_no_room(exercise):
+    kernel = Kernel(100)
+    outgoing = exercise.Outgoing(kernel.send)
+    expect('Outgoing(send).wanted', wanted(outgoing), 'EVENT_READ', INTEREST)
+    outgoing.write(b'hello')
+    expect("what send took after write(b'hello')", kernel.taken, b'hello', INTEREST)
+    expect("wanted after write(b'hello'), of which send took all", wanted(outgoing), 'EVENT_READ', INTEREST)
+
+
+def test_what_a_short_send_leaves_needs_room_until_it_is_gone(exercise):
+    kernel = Kernel(3)
+    outgoing = exercise.Outgoing(kernel.send)
+    outgoing.write(b'hello')
+    expect("wanted after write(b'hello'), of which send took 3 bytes",
+           wanted(outgoing), 'EVENT_READ | EVENT_WRITE', INTEREST)
+    kernel.room = 100
+    outgoing.on_writable()
+    expect('wanted after on_writable(), when send took the rest', wanted(outgoing), 'EVENT_READ', INTEREST)
+
+
+def test_no_byte_is_lost_or_sent_twice(exercise):
+    kernel = Kernel(3)
+    outgoing = exercise.Outgoing(kernel.send)
+    outgoing.write(b'hello world')
+    for _ in range(3):
+        kernel.room = 4
+        outgoing.on_writable()
+    expect("what send took of write(b'hello world'), 3 bytes and then at most 4 at a time",
+           kernel.taken, b'hello world', INTEREST)
+
+
+def test_a_blocking_io_error_took_nothing(exercise):
+    kernel = Kernel(0)
+    outgoing = exercise.Outgoing(kernel.send)
+    outgoing.write(b'hello')
+    expect("wanted after write(b'hello'), when send raised BlockingIOError",
+           wanted(outgoing), 'EVENT_READ | EVENT_WRITE', INTEREST)
+    outgoing.on_writable()  # a false alarm: there is still no room
+    kernel.room = 100
+    outgoing.on_writable()
+    expect("what send took of write(b'hello') once there was room", kernel.taken, b'hello', INTEREST)
+
+
+def test_what_is_written_later_goes_behind_what_waits(exercise):
+    kernel = Kernel(2)
+    outgoing = exercise.Outgoing(kernel.send)
+    outgoing.write(b'hello')
+    kernel.room = 2
+    outgoing.write(b' world')
+    kernel.room = 100
+    outgoing.on_writable()
+    expect("what send took of write(b'hello'), of which 2 bytes went out at first, and write(b' world')",
+           kernel.taken, b'hello world', INTEREST)
+
+
+def test_an_error_of_the_socket_is_not_hidden(exercise):
+    def send(data):
+        raise ConnectionResetError
+
+    expect_raises("write(b'hello'), when send raises ConnectionResetError",
+                  lambda: exercise.Outgoing(send).write(b'hello'), ConnectionResetError, INTEREST)
+
+
+def test_each_connection_has_its_own_bytes(exercise):
+    full, free = Kernel(0), Kernel(100)
+    slow, fast = exercise.Outgoing(full.send), exercise.Outgoing(free.send)
+    slow.write(b'for the slow one')
+    fast.write(b'hello')
+    expect("what the second connection's send took, the first having no room", free.taken, b'hello', INTEREST)
+    expect('wanted of the second connection', wanted(fast), 'EVENT_READ', INTEREST)
