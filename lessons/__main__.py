@@ -159,6 +159,8 @@ def show_difference(options: argparse.Namespace) -> int:
     else:
         print(*screen.painted_diff(chapter.difference()), '', sep='\n')
         print(f'{chapter.changed_lines} lines were added or removed since chapter {chapter.before.number}.')
+        for name in chapter.new_files:
+            print(f'New is {readable(chapter.folder / name)}, {len(chapter.programs[name].splitlines())} lines.')
     return 0
 
 

@@ -64,7 +64,7 @@ class Timers:
                 self._repeat(timer, now)
 
     def _repeat(self, timer: Timer, now: float) -> None:
-        if timer.interval and not timer.is_cancelled:
+        if timer.interval:
             while timer.due <= now:  # from the start each time: adding to `due` would add up what rounding loses
                 timer.call_number += 1
                 timer.due = timer.start + timer.call_number * timer.interval

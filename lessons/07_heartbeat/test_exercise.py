@@ -32,11 +32,14 @@ def called_at(clock, timers, seconds, called):
 
 def test_a_timer_runs_once_and_not_before_it_is_due(exercise):
     clock, timers = make(exercise)
+    other = make(exercise)[1]
     clock.now, called = 100.0, []
     timers.call_later(5, lambda: called.append('tea'))
     expect('call_later(5, tea) at second 100, then run_due()',
            called_at(clock, timers, (100.0, 104.9, 105.0, 106.0), called),
            {100.0: [], 104.9: [], 105.0: ['tea'], 106.0: []}, RUN)
+    timers.call_later(5, lambda: called.append('cake'))
+    expect('next_due() of other Timers', other.next_due(), None, HEAP)
 
 
 def test_timers_run_in_the_order_of_their_due_times(exercise):

@@ -60,6 +60,9 @@ def test_silence_in_both_directions_is_told_again_and_again(exercise):
     connection = Connection(exercise)
     expect('AllIdleHandler(15), nothing happens; told at', connection.told(*range(1, 46)), [15, 30, 45], ALL)
     expect('... the events', connection.end.told, [exercise.ALL_IDLE] * 3, ALL)
+    other = Connection(exercise, 5.0)
+    connection.handler.channel_read(b'x')
+    expect('AllIdleHandler(5) beside it; told at', other.told(*range(11)), [5, 10], ALL)
 
 
 def test_a_read_ends_the_silence(exercise):
@@ -125,21 +128,12 @@ def test_a_loop_that_is_only_busy_judges_as_ever(exercise):
     expect('a read at second 4, looks at 15 and 20 s, one second late; told at', connection.told(15, 20), [20], LEAP)
 
 
-def test_each_leap_counts(exercise):
+def test_after_each_leap_the_silence_begins_anew(exercise):
     connection = Connection(exercise)
     expect('the clock is at 0, 100, 110, 200, 214 and 215 s; told at',
            connection.told(0, 100, 110, 200, 214, 215), [215], LEAP)
-
-
-def test_after_a_leap_the_silence_begins_anew(exercise):
     connection = Connection(exercise)
     connection.told(9)
     connection.handler.channel_read(b'x')
     expect('a read at second 9, the look of second 15 comes at second 20; told at',
            connection.told(*range(20, 45)), [35], LEAP)
-
-
-def test_two_handlers_share_nothing(exercise):
-    one, two = Connection(exercise), Connection(exercise, 5.0)
-    expect('AllIdleHandler(5) beside AllIdleHandler(15); told at', two.told(*range(11)), [5, 10], ALL)
-    expect('... the other', one.told(*range(21)), [15], ALL)
