@@ -44,7 +44,8 @@ def say_what_comes_next(progress: Progress) -> None:
     left = [chapter for chapter in everything if chapter.name not in progress.done]
     if not left:
         return print(f'All {len(everything)} chapters are done.')
-    print(screen.wrap(f'{len(everything) - len(left)} of {len(everything)} chapters are done. '
+    done = len(everything) - len(left)
+    print(screen.wrap(f'{done} of {len(everything)} chapters {"is" if done == 1 else "are"} done. '
                       f'Next is {left[0].number}: read {readable(left[0].folder / "README.md")} and type'))
     print(f'    {GUIDE} {"check" if left[0].name in progress.run else "run"} {left[0].number}')
 

@@ -80,7 +80,8 @@ class User(Handler):
 
     def on_message(self, packet: MessageResponse) -> None:
         print(f'{packet.from_user_name}: {packet.message}', flush=True)
-        self.awaited -= packet.from_user_name == self.name
+        if packet.from_user_name == self.name:
+            self.awaited -= 1
         if self.texts and not self.awaited:
             self.close()
 
