@@ -15,6 +15,7 @@ from itertools import zip_longest
 
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN, FAINT = 31, 32, 33, 34, 35, 36, 2
 TERMINALS = (CYAN, YELLOW, GREEN, MAGENTA, BLUE, RED)
+_EMPHASIS = re.compile(r'(`[^`]*`)|\*\*(.*?)\*\*', re.DOTALL)  # code first: there ** is a power
 _LIST_ITEM = re.compile(r'([-*]|\d+\.) ')
 
 
@@ -76,7 +77,7 @@ def wrap(text: str, first: str = '') -> str:
 
 def plain(markdown: str) -> str:
     """Return a README's text as it is read in a terminal: paragraphs wrapped, code left alone."""
-    text = re.sub(r'<!--.*?-->', '', markdown, flags=re.DOTALL).replace('**', '')
+    text = _EMPHASIS.sub(r'\1\2', re.sub(r'<!--.*?-->', '', markdown, flags=re.DOTALL))
     parts = []
     for index, part in enumerate(re.split(r'^```.*\n', text, flags=re.MULTILINE)):
         if index % 2:  # inside a fence

@@ -873,3 +873,7 @@ def test_no_thread_is_left(here):
     while {*threading.enumerate()} - before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not {*threading.enumerate()} - before
+
+
+def test_bold_text_loses_its_stars_and_a_power_in_code_keeps_them():
+    assert screen.plain('**Cap** it: `2 ** n`, **never** `n ** 2`') == 'Cap it: `2 ** n`, never `n ** 2`'
