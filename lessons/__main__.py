@@ -121,11 +121,11 @@ def _exercise(chapter: Chapter) -> Path:
 def give_hint(options: argparse.Namespace) -> int:
     chapter, progress = options.chapter, Progress()
     hints, given = chapter.hints, progress.hints.get(chapter.name, 0)
+    number = min(given + 1, len(hints))
+    print(f'Hint {number} of {len(hints)}\n\n{screen.plain(hints[number - 1])}')
     if given >= len(hints):
-        print(f'There are no more hints. The answer:\n    {GUIDE} solution {chapter.number}')
-        return 0
-    print(f'Hint {given + 1} of {len(hints)}\n\n{screen.plain(hints[given])}')
-    progress.hints[chapter.name] = given + 1
+        print(f'\nThat is the last. The answer:\n    {GUIDE} solution {chapter.number}')
+    progress.hints[chapter.name] = number
     progress.save()
     return 0
 

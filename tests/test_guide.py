@@ -675,11 +675,11 @@ and write that.
   to be wrapped somewhere
 - another
 '''
-    out = project.guide('hint', '1', COLUMNS='40')[1]
-    assert out.startswith('Hint 2 of 2\n\n        return 2 * number  # a line of code stays as it is, also where')
+    second = project.guide('hint', '1', COLUMNS='40')[1]
+    assert second.startswith('Hint 2 of 2\n\n        return 2 * number  # a line of code stays as it is, also where')
     for _ in range(2):
-        out = project.guide('hint', '1')[1]
-        assert out == 'There are no more hints. The answer:\n    python3 -m lessons solution 1\n'
+        out = project.guide('hint', '1', COLUMNS='40')[1]
+        assert out == f'{second}\nThat is the last. The answer:\n    python3 -m lessons solution 1\n'
 
 
 def test_the_solution_stands_beside_the_exercise(project):

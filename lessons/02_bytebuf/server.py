@@ -175,7 +175,7 @@ def main() -> None:
     try:
         listener = Listener(loop, port, lambda sock: Channel(loop, sock, Member(members, next(names))))
     except OSError as error:
-        sys.exit(f'cannot listen on 127.0.0.1:{port}: {error.strerror}')
+        sys.exit(f'cannot listen: {error.strerror}')
     print(f'listening on 127.0.0.1:{listener.port}', flush=True)
     try:
         loop.run()

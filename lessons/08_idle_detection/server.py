@@ -174,7 +174,7 @@ def main() -> None:
             loop, sock, IdleStateHandler(reader=options.idle), FrameHandler(), PacketHandler(), HeartbeatAnswer(),
             Login(members)))
     except OSError as error:
-        sys.exit(f'cannot listen on 127.0.0.1:{options.port}: {error.strerror}')
+        sys.exit(f'cannot listen: {error.strerror}')
     print(f'listening on 127.0.0.1:{listener.port}', flush=True)
     try:
         loop.run()
