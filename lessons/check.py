@@ -8,6 +8,8 @@ The process writes its answer into a file: what the reader's code prints, and wh
 """
 from __future__ import annotations
 
+import ast
+import contextlib
 import faulthandler
 import importlib.util
 import linecache
@@ -131,16 +133,19 @@ class _Results:
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
         if call.excinfo and not self.answer:
             self.answer = self._answer(item, call.excinfo.value)
+            _first(self.result).write_text('\n'.join(self.answer), encoding='utf-8')  # a later one may hang
 
     def _answer(self, item: Any, error: BaseException) -> list[str]:
         if isinstance(error, CannotImport):
             return [str(error)]
         answer = [f'failed: {_sentence(item.name)}', '']
         readme = (item.path.parent / 'README.md').relative_to(chapters.LESSONS.parent)
-        if isinstance(error, Wrong):
-            return answer + [f'  {line}' for line in f'{error} in {readme.as_posix()}'.strip().splitlines()]
-        places = [place for file in (self.file, item.path) if (place := _place(error, file))]
-        return [*answer, *(f'  {line}' for line in _said(error).splitlines()), *(f'  {place}' for place in places)]
+        wrong = error if isinstance(error, Wrong) else _as_wrong(error, item.path)
+        text = f'{wrong} in {readme.as_posix()}'.strip() if wrong else _said(error)
+        if wrong is not error:
+            files = [self.file] if wrong else [self.file, item.path]
+            text = '\n'.join([text, *filter(None, (_place(error, file) for file in files))])
+        return answer + [f'  {line}' for line in text.splitlines()]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
@@ -159,6 +164,26 @@ class _Results:
             lines = [*reached.listing(self.coverage, self.file), '', *lines]
         self._output.write('\n'.join(lines) + '\n')
         self._output.flush()  # not closed: a thread of the reader's may still hang
+
+
+def _as_wrong(error: BaseException, test: Path) -> Wrong | None:
+    """Return what `expect` would have said, had the reader's code not raised while its arguments were computed."""
+    traces = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+              if frame.f_code.co_filename == str(test)]
+    for frame, line in traces[-1:]:
+        for node in ast.walk(ast.parse(test.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == 'expect' and len(node.args) == 4 \
+                    and node.lineno <= line <= node.end_lineno:
+                with contextlib.suppress(Exception):  # what it would have said cannot be computed either
+                    call, expected, read = (eval(ast.unparse(node.args[i]), frame.f_globals, frame.f_locals)
+                                            for i in (0, 2, 3))
+                    return Wrong(call, _said(error), shown(expected), read)
+    return None
+
+
+def _first(result: Path) -> Path:
+    """Return the file for the first failure, beside that for the whole answer."""
+    return result.with_name('first')
 
 
 def _sentence(test: str) -> str:
@@ -200,8 +225,9 @@ def _complaint(file: Path) -> str:
 
 def _run(chapter: chapters.Chapter, file: Path, result: Path, coverage: str) -> tuple[int, str]:
     given = {name: value for name, value in os.environ.items() if not name.startswith(('COVERAGE_', 'PYTEST_'))}
-    command = [sys.executable, '-m', 'pytest', '-p', 'lessons.check', '-p', 'no:cacheprovider', '-W', 'ignore',
-               '--import-mode=importlib', str(chapter.folder / 'test_exercise.py')]
+    command = [sys.executable, '-m', 'pytest', '-p', 'lessons.check', '-p', 'no:cacheprovider',
+               '-p', 'no:faulthandler',  # it would take our time limit back when a test fails
+               '-W', 'ignore', '--import-mode=importlib', str(chapter.folder / 'test_exercise.py')]
     try:
         done = subprocess.run(
             command, cwd=chapters.LESSONS.parent, stdin=subprocess.DEVNULL, timeout=LIMIT + 5,
@@ -209,13 +235,17 @@ def _run(chapter: chapters.Chapter, file: Path, result: Path, coverage: str) -> 
             env={**given, 'PYTHONUTF8': '1', 'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1', 'LESSON_FILE': str(file),
                  'LESSON_RESULT': str(result), 'LESSON_COVERAGE': coverage})
     except subprocess.TimeoutExpired:
-        return 1, _hung(file, '')
+        return 1, _hung(file, '') + _failed_before(result)
     answer = result.read_text(encoding='utf-8').rstrip() if result.exists() else ''
     if re.search(r'^Timeout \(', answer, re.MULTILINE):
-        return 1, _hung(file, answer)
+        return 1, _hung(file, answer) + _failed_before(result)
     if not answer:
         return 1, f'the checks ended early: {(done.stdout.strip() or "nothing says why").splitlines()[-1]}'
     return done.returncode, answer
+
+
+def _failed_before(result: Path) -> str:
+    return f'\n\nbefore that, {_first(result).read_text(encoding="utf-8")}' if _first(result).exists() else ''
 
 
 def _hung(file: Path, stacks: str) -> str:

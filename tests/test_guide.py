@@ -568,12 +568,40 @@ def test_an_exception_is_shown_with_its_line_and_what_was_printed(project):
     assert code == 1
     assert out.startswith('''failed: a number is halved
 
-  TypeError: 'int' object is not subscriptable
+  call:        halve(8)
+  got:         TypeError: 'int' object is not subscriptable
+  expected:    4
+  read again:  "Once" in lessons/01_echo/README.md
   exercise.py, line 10: return number[0]
-  test_exercise.py, line 12: expect('halve(8)', exercise.halve(8), 4, 'Once')
 
   your code printed:
     so far
+''')
+
+
+def test_an_exception_elsewhere_is_shown_with_both_lines(project):
+    project.edit('01_echo/test_exercise.py', "    expect('halve(8)', exercise.halve(8),",
+                 "    half = exercise.halve(8)\n    expect('halve(8)', half,")
+    project.solve(SOLUTION.replace('number // 2', 'number[0]'))
+    assert project.guide('check', '1')[1].startswith('''failed: a number is halved
+
+  TypeError: 'int' object is not subscriptable
+  exercise.py, line 9: return number[0]
+  test_exercise.py, line 12: half = exercise.halve(8)
+''')
+
+
+def test_what_failed_before_a_hang_is_told(project):
+    project.solve(SOLUTION.replace('2 * number', '3').replace('    return number', '    while number: pass\n    return 1'))
+    project.edit('check.py', 'LIMIT = 20.0', 'LIMIT = 1.0')
+    code, out, _ = project.guide('check', '1')
+    assert code == 1 and out.startswith('''exercise.py did not end within 1 s: it hung in line 9: while number: pass
+
+before that, failed: a number is doubled (1)
+
+  call:        double(1)
+  got:         3
+  expected:    2
 ''')
 
 
