@@ -79,7 +79,7 @@ def plain(markdown: str) -> str:
     """Return a README's text as it is read in a terminal: paragraphs wrapped, code left alone."""
     text = _EMPHASIS.sub(r'\1\2', re.sub(r'<!--.*?-->', '', markdown, flags=re.DOTALL))
     parts = []
-    for index, part in enumerate(re.split(r'^```.*\n', text, flags=re.MULTILINE)):
+    for index, part in enumerate(re.split(r'^```.*(?:\n|\Z)', text, flags=re.MULTILINE)):
         if index % 2:  # inside a fence
             parts.append('\n'.join(f'    {line}'.rstrip() for line in part.rstrip().splitlines()))
         else:

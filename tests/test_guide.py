@@ -905,3 +905,7 @@ def test_no_thread_is_left(here):
 
 def test_bold_text_loses_its_stars_and_a_power_in_code_keeps_them():
     assert screen.plain('**Cap** it: `2 ** n`, **never** `n ** 2`') == 'Cap it: `2 ** n`, never `n ** 2`'
+
+
+def test_a_block_of_code_may_be_the_last_of_a_hint():
+    assert screen.plain('Write:\n\n```text\n2 * n\n```') == 'Write:\n\n    2 * n'

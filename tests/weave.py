@@ -11,7 +11,7 @@ before; `minutes`, by the formula of the function below.
 """
 from __future__ import annotations
 
-import math
+import difflib
 import re
 import sys
 from collections.abc import Callable
@@ -23,7 +23,7 @@ import protocol
 from lessons.chapters import ROOT, Chapter, chapters, find
 
 MODULES = ('server', 'client', 'handlers', 'solution', 'see_it_fail', 'picture', 'demo')
-WORDS_A_MINUTE, CODE_LINES_A_MINUTE, EXERCISE_MINUTES = 150, 4, 20
+WORDS_A_MINUTE, CODE_LINES_A_MINUTE, OTHER_MINUTES = 150, 4, 15
 # A number with a unit or without, and the comment that gives it; or a fenced block, where nothing is replaced.
 NUMBER = re.compile(r'^```.*?^```$|(?:((?:(?<!\w)-)?\d[\d,]*(?:\.\d+)?)(\s?[A-Za-z`*%]+)?)?<!-- =(.+?) -->',
                     re.MULTILINE | re.DOTALL)
@@ -47,11 +47,13 @@ def words(chapter: Chapter) -> int:
 
 
 def minutes(chapter: Chapter) -> int:
-    """Guess how long a chapter takes: words of prose / 150 + lines in python blocks / 4 + 20 when there is an
-    exercise, rounded up to 5."""
+    """Guess how long a chapter takes: words of prose / 150 + lines in python blocks / 4 + a minute for each line that
+    the reader has to write + 15 to run things and to answer the questions, to the nearest 5."""
     code = sum(block.text.count('\n') for block in chapter.blocks() if block.language == 'python')
-    exercise = EXERCISE_MINUTES * (chapter.folder / 'exercise.py').exists()
-    return 5 * math.ceil((words(chapter) / WORDS_A_MINUTE + code / CODE_LINES_A_MINUTE + exercise) / 5)
+    stub, solved = ((chapter.folder / name).read_text(encoding='utf-8').splitlines()
+                    for name in ('exercise.py', 'solution.py'))
+    to_write = sum(line.startswith('+ ') for line in difflib.ndiff(stub, solved))
+    return 5 * round((words(chapter) / WORDS_A_MINUTE + code / CODE_LINES_A_MINUTE + to_write + OTHER_MINUTES) / 5)
 
 
 def file_of(chapter: Chapter, name: str) -> Path:

@@ -1,15 +1,19 @@
-"""Chapter 1, exercise: when to come back, and when to ask for room.
+"""Chapter 1, exercise: one turn of a loop, when to come back, and when to ask for room.
 
     python3 -m lessons check 1
 
-1. `backoff`: how many seconds to wait before the next attempt to connect.  The bound is 1 second when no attempt
+1. `turn`: deal with what is ready.  `ready` is what `select` returned, here pairs of a name, which stands for a socket,
+   and a mask.  `callbacks` holds the callback of each name that is registered.  Call that of each name in `ready`, in
+   this order, with its mask.  Callbacks change `callbacks` while you are at it: what counts is who is registered for
+   the name when it is called, and a name that no longer is registered is passed over.
+2. `backoff`: how many seconds to wait before the next attempt to connect.  The bound is 1 second when no attempt
    has failed before, and doubles with each one that has: 1, 2, 4, ...  It never exceeds LAST_DELAY, also after a
    night of failures.
-2. The wait is `rand()` times the bound.  `rand` is a function like `random.random`: a new number from 0 to 1 each time.
-3. `Outgoing.write`: keep the bytes, behind those that still wait, and send what the kernel takes.
-4. `Outgoing.on_writable`: there is room again, so send what the kernel takes of what waits.
-5. `Outgoing.wanted`: what the socket has to be registered for now.  Always EVENT_READ; EVENT_WRITE with it only while
-   something waits.
+3. The wait is `rand()` times the bound.  `rand` is a function like `random.random`: a new number from 0 to 1 each time.
+4. `Outgoing.wanted`: what the socket has to be registered for now.  Always EVENT_READ; EVENT_WRITE with it only while
+   something waits.  What waits needs a place, which `__init__` makes.
+5. `Outgoing.write`: keep the bytes, behind those that still wait, and send what the kernel takes.
+6. `Outgoing.on_writable`: there is room again, so send what the kernel takes of what waits.
 
 `send` is a function like `socket.send`: it is given bytes and returns how many of them, from the first one on, the
 kernel took; when it takes none, it raises BlockingIOError.  Any other exception is none of your business: let it pass.
@@ -22,9 +26,14 @@ from selectors import EVENT_READ, EVENT_WRITE
 LAST_DELAY = 30.0  # seconds
 
 
+def turn(ready: list[tuple[str, int]], callbacks: dict[str, Callable[[int], None]]) -> None:
+    """Call the callback of each name that is ready, with its mask."""
+    # TODO: step 1
+
+
 def backoff(failures: int, rand: Callable[[], float]) -> float:
     """Return how many seconds to wait, `failures` attempts having failed before."""
-    return 0.0  # TODO: steps 1 and 2
+    return 0.0  # TODO: steps 2 and 3
 
 
 class Outgoing:
@@ -32,17 +41,17 @@ class Outgoing:
 
     def __init__(self, send: Callable[[bytes], int]) -> None:
         self.send = send
-        # TODO: a place for what waits
-
-    def write(self, data: bytes) -> None:
-        """Send `data` after all that was written before it."""
-        # TODO: step 3
-
-    def on_writable(self) -> None:
-        """The selector says that there is room."""
-        # TODO: step 4
+        # TODO: step 4, a place for what waits
 
     @property
     def wanted(self) -> int:
         """The events to register the socket for."""
-        return 0  # TODO: step 5, with EVENT_READ and EVENT_WRITE
+        return 0  # TODO: step 4, with EVENT_READ and EVENT_WRITE
+
+    def write(self, data: bytes) -> None:
+        """Send `data` after all that was written before it."""
+        # TODO: step 5
+
+    def on_writable(self) -> None:
+        """The selector says that there is room."""
+        # TODO: step 6

@@ -1,4 +1,4 @@
-"""Chapter 1, solution: when to come back, and when to ask for room.
+"""Chapter 1, solution: one turn of a loop, when to come back, and when to ask for room.
 
     python3 -m lessons check 1 --file lessons/01_startup/solution.py
 """
@@ -8,6 +8,13 @@ from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
 
 LAST_DELAY = 30.0  # seconds
+
+
+def turn(ready: list[tuple[str, int]], callbacks: dict[str, Callable[[int], None]]) -> None:
+    """Call the callback of each name that is ready, with its mask."""
+    for name, mask in ready:
+        if name in callbacks:  # else it was unregistered earlier in this turn, and the event is stale
+            callbacks[name](mask)
 
 
 def backoff(failures: int, rand: Callable[[], float]) -> float:
@@ -22,6 +29,11 @@ class Outgoing:
         self.send = send
         self.unsent = b''
 
+    @property
+    def wanted(self) -> int:
+        """The events to register the socket for."""
+        return EVENT_READ | EVENT_WRITE if self.unsent else EVENT_READ
+
     def write(self, data: bytes) -> None:
         """Send `data` after all that was written before it."""
         self.unsent += data
@@ -34,8 +46,3 @@ class Outgoing:
         except BlockingIOError:
             return
         self.unsent = self.unsent[sent:]
-
-    @property
-    def wanted(self) -> int:
-        """The events to register the socket for."""
-        return EVENT_READ | EVENT_WRITE if self.unsent else EVENT_READ

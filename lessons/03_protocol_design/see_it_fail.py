@@ -28,7 +28,7 @@ def naive_reader(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def new_format(user: str, text: str) -> bytes:
-    """What a newer program sends, for which lines were not enough."""
+    """What a newer program sends, so that a text may hold a line break."""
     return json.dumps({'user': user, 'text': text}).encode() + b'\n'
 
 

@@ -2,17 +2,21 @@
 
     python3 -m lessons check 5
 
-A body in this format, for LoginRequest(user_name='bob', password='x'):
+A body in this format, for LoginRequest(user_name='bob', password='x').  LoginRequest.FIELDS, sorted by name, is
+password (0), resumeAfter (1), token (2), userName (3); what is left out keeps its place:
 
-    01                the command, 1, as in the header
-    02                an object: two fields follow
-      00  01 78       field 0 of LoginRequest.FIELDS is password: a text of 1 byte, x
-      03  03 62 6f 62   field 3 is userName: a text of 3 bytes, bob
+    01                  the command, 1, as in the header
+    02                  an object: two fields follow
+      00  01 78           field 0, password: a text of 1 byte, x
+      03  03 62 6f 62     field 3, userName: a text of 3 bytes, bob
+
+Check after each step: the checks come in the same order.
 
 1. Write `write_str` and `read_str`: the size of the text in UTF-8 (`write_size`, `read_size`), then these bytes.
 2. Write `write_int` and `read_int`: eight bytes, big-endian, signed, so that -1 is ff ff ff ff ff ff ff ff.
 3. Write `write_object`: in one byte how many fields follow, then for each its number and its value.  A field
-   that is None, or that `version` does not have yet, is left out.  A list is its `write_size`, then its items.
+   that is None, or that `version` does not have yet, is left out; 0, '', False and [] are not None.  A list is its
+   `write_size`, then its items.
 4. Write `read_object`, the way back, and `deserialize`.  Whatever the bytes are, you raise ValueError or return.
 """
 from __future__ import annotations
@@ -23,6 +27,7 @@ from protocol import PACKETS, Body, ByteBuf, Packet, Serializer
 
 
 # Given: bytes, sizes, and one kind of value as a pattern ..............................................
+# All writers have one signature and all readers another, so that a table can hold them.  Not all need all of it.
 
 def take(buffer: ByteBuf, count: int) -> bytes:
     """Read `count` bytes.  Raises ValueError when fewer are there: the body was cut."""

@@ -10,6 +10,7 @@ from protocol import PACKETS, Body, ByteBuf, Packet, Serializer
 
 
 # Given: bytes, sizes, and one kind of value as a pattern ..............................................
+# All writers have one signature and all readers another, so that a table can hold them.  Not all need all of it.
 
 def take(buffer: ByteBuf, count: int) -> bytes:
     """Read `count` bytes.  Raises ValueError when fewer are there: the body was cut."""
