@@ -96,7 +96,9 @@ def load(file: Path, name: str) -> ModuleType:
 
 
 def _said(error: BaseException) -> str:
-    return f'{type(error).__name__}: {error}'.rstrip(': ')
+    kind = type(error)
+    name = f'{kind.__module__}.error' if kind.__name__ == 'error' else kind.__name__  # struct's, zlib's
+    return f'{name}: {error}'.rstrip(': ')
 
 
 def _place(error: BaseException, file: Path) -> str:

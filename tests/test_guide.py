@@ -909,3 +909,8 @@ def test_bold_text_loses_its_stars_and_a_power_in_code_keeps_them():
 
 def test_a_block_of_code_may_be_the_last_of_a_hint():
     assert screen.plain('Write:\n\n```text\n2 * n\n```') == 'Write:\n\n    2 * n'
+
+
+def test_an_exception_that_is_called_error_says_whose_it_is():
+    with pytest.raises(check.Wrong, match=r'got: +struct\.error: unpack'):
+        check.expect_raises('f()', lambda: struct.unpack('>I', b''), ValueError, 'Build it')

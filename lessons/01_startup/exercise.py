@@ -4,8 +4,8 @@
 
 1. `turn`: deal with what is ready.  `ready` is what `select` returned, here pairs of a name, which stands for a socket,
    and a mask.  `callbacks` holds the callback of each name that is registered.  Call that of each name in `ready`, in
-   this order, with its mask.  Callbacks change `callbacks` while you are at it: what counts is who is registered for
-   the name when it is called, and a name that no longer is registered is passed over.
+   this order, with its mask.  Each call may change `callbacks`: a name may have a new callback when its time comes, or
+   none, and then it is passed over.
 2. `backoff`: how many seconds to wait before the next attempt to connect.  The bound is 1 second when no attempt
    has failed before, and doubles with each one that has: 1, 2, 4, ...  It never exceeds LAST_DELAY, also after a
    night of failures.
@@ -13,7 +13,8 @@
 4. `Outgoing.wanted`: what the socket has to be registered for now.  Always EVENT_READ; EVENT_WRITE with it only while
    something waits.  What waits needs a place, which `__init__` makes.
 5. `Outgoing.write`: keep the bytes, behind those that still wait, and send what the kernel takes.
-6. `Outgoing.on_writable`: there is room again, so send what the kernel takes of what waits.
+6. `Outgoing.on_writable`: there is room again, so send what the kernel takes of what waits.  If 5 calls 6, write both
+   before you check.
 
 `send` is a function like `socket.send`: it is given bytes and returns how many of them, from the first one on, the
 kernel took; when it takes none, it raises BlockingIOError.  Any other exception is none of your business: let it pass.

@@ -79,7 +79,7 @@ def test_a_stale_event_reaches_nobody(exercise):
         callbacks['carol'] = lambda mask: log.append("carol's new callback")
 
     callbacks['alice'] = alice
-    expect("what turn called, all four being ready, after alice's callback unregistered bob and gave carol a new one",
+    expect("what turn called, all four being ready; alice's callback drops bob and gives carol a new callback",
            calls(exercise, [(name, READ) for name in ('alice', 'bob', 'carol', 'dora')], callbacks, log),
            ['alice', "carol's new callback", 'dora'], ROOM)
 
