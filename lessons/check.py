@@ -172,7 +172,7 @@ def _as_wrong(error: BaseException, test: Path) -> Wrong | None:
     """Return what `expect` would have said, had the reader's code not raised while its arguments were computed."""
     traces = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
               if frame.f_code.co_filename == str(test)]
-    for frame, line in traces[-1:]:
+    for frame, line in reversed(traces):  # an `expect` may call a helper of the tests first
         for node in ast.walk(ast.parse(test.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == 'expect' and len(node.args) == 4 \
                     and node.lineno <= line <= node.end_lineno:

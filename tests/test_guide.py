@@ -579,6 +579,14 @@ def test_an_exception_is_shown_with_its_line_and_what_was_printed(project):
 ''')
 
 
+def test_an_exception_behind_a_helper_of_the_tests_is_shown_like_any_other(project):
+    project.edit('01_echo/test_exercise.py', 'exercise.halve(8), 4', 'half(exercise), 4')
+    project.edit('01_echo/test_exercise.py', 'import pytest\n',
+                 'import pytest\n\n\ndef half(exercise):\n    return exercise.halve(8)\n\n\n')
+    project.solve(SOLUTION.replace('number // 2', 'number[0]'))
+    assert '  call:        halve(8)\n  got:         TypeError: ' in project.guide('check', '1')[1]
+
+
 def test_an_exception_elsewhere_is_shown_with_both_lines(project):
     project.edit('01_echo/test_exercise.py', "    expect('halve(8)', exercise.halve(8),",
                  "    half = exercise.halve(8)\n    expect('halve(8)', half,")

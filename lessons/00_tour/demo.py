@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from protocol import (MAX_BODY_CLIENT, Command, CreateGroupRequest, FrameDecoder
 VERSION = 1  # of the protocol: the one of the tutorial's Java original
 PASSWORD = 'pwd'
 PATIENCE = 10  # seconds that somebody waits for a frame
+PAUSE = 2  # seconds before each step, on a terminal; the server closes who is silent for 15
 Tell = Callable[[str, bytes], None]  # from whom to whom, a frame
 
 
@@ -77,27 +79,34 @@ class Person:
         self.socket.close()
 
 
+def step(text: str) -> None:
+    """Say what comes next; on a terminal after a pause, in which somebody may look at what came before."""
+    if sys.stdout.isatty():
+        time.sleep(PAUSE)
+    print(text)
+
+
 def single_chat(port: int, tell: Tell) -> tuple[Person, Person]:
-    print('== single chat 单聊\n\n1. alice logs in; the server notes which connection is hers.')
+    step('== single chat 单聊\n\n1. alice logs in; the server notes which connection is hers.')
     alice = Person('alice', port, tell)
-    print('\n2. alice writes to bob: the message goes to the server. bob is not there, so it is kept.')
+    step('\n2. alice writes to bob: the message goes to the server. bob is not there, so it is kept.')
     alice.send(MessageRequest(to_user_id='bob', message='hello bob, 你好'))
-    print('\n3. bob logs in, and gets what was kept.')
+    step('\n3. bob logs in, and gets what was kept.')
     bob = Person('bob', port, tell)
     bob.receive()
-    print('\n   alice writes again. Now the server finds a connection for bob.')
+    step('\n   alice writes again. Now the server finds a connection for bob.')
     alice.send(MessageRequest(to_user_id='bob', message='hi bob'))
     bob.receive()
     return alice, bob
 
 
 def group_chat(port: int, alice: Person, bob: Person, tell: Tell) -> list[Person]:
-    print('== group chat 群聊\n\n1. carol logs in too.')
+    step('== group chat 群聊\n\n1. carol logs in too.')
     everybody = [alice, bob, Person('carol', port, tell)]
-    print('\n2. alice sends who is to be in the group; the server makes an id for it and tells everybody.')
+    step('\n2. alice sends who is to be in the group; the server makes an id for it and tells everybody.')
     alice.send(CreateGroupRequest(user_id_list=['bob', 'carol']))
     group_id = [person.receive() for person in everybody][0].group_id
-    print('\n3. bob writes to that id; every member gets it, bob too.')
+    step('\n3. bob writes to that id; every member gets it, bob too.')
     bob.send(GroupMessageRequest(to_group_id=group_id, message='hi all'))
     for person in everybody:
         person.receive()
@@ -115,11 +124,13 @@ def main() -> None:
         print('bob and carol have accounts, and are away')
         tell = Teller()
         everybody = group_chat(port, *single_chat(port, tell), tell)
-        print('== they leave 登出\n')
+        step('== they leave 登出\n')
         for person in everybody:
             person.leave()
     except OSError as error:
         sys.exit(f'no answer on port {port}: {error} (start the server first)')
+    except KeyboardInterrupt:
+        print('stopped')
 
 
 if __name__ == '__main__':

@@ -7,8 +7,14 @@ BY_HAND = 'A frame'
 PICTURE = 'What happened'
 
 
+class Sentence(str):
+    """Shown without quotes: it says where to look, and is not the value."""
+    __repr__ = str.__str__
+
+
 def find(name, found, right, where):
     """Say where to look, not what is there."""
+    where = Sentence(where)
     expect(name, where if found == right and type(found) is type(right) else found, where, BY_HAND)
 
 

@@ -76,7 +76,7 @@ class User:
             self.channel.close()
 
     def channel_read(self, buffer: ByteBuf) -> None:
-        while (line := read_line(buffer)) is not None:
+        while self.channel.is_open and (line := read_line(buffer)) is not None:
             print(line, flush=True)
             self.say_next()
 

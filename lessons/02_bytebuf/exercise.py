@@ -1,15 +1,17 @@
-"""Chapter 2, your part: a buffer with two indices that never shows what is not there, and gives back its room.
+"""Chapter 2, your part: a buffer that shows nothing but what is readable, keeps its room, and searches no byte twice.
 
     python3 -m lessons check 2
 
-`write_bytes` and the mark stand already.  Write, and try the check after each step:
+`write_bytes` stands already.  The rest is not that of protocol.py.  Write, and try the check after each step:
 
-1. `get_bytes(index, count)` returns `count` bytes from `index` on, as `bytes`, and moves nothing.  What was read before
-   may be asked for again.  IndexError when `index` or `count` is negative, or one of the bytes was never written.
-2. `read_bytes(count)` returns the next `count` bytes, as `bytes`, and moves `reader_index` behind them.  When `count`
-   is negative or more than is readable it raises IndexError, and nothing has moved.
-3. `discard_read_bytes()` gives back the room of what was read: the bytes that are left go to the front of `data`, the
-   two indices and the mark move down as far as the bytes do, and none of them below 0.
+1. `get_bytes(index, count)` returns `count` bytes from `index` on, as `bytes`, and moves nothing.  It is stricter than
+   protocol.py's: IndexError when `count` is negative, or one of the bytes was read already or never written.
+2. `read_bytes(count)` returns the next `count` bytes and moves `reader_index` after them.  When `count` is negative or
+   more than is readable it raises IndexError, and nothing has moved.
+3. `discard_read_bytes()` works as Netty's: what is readable goes to the front of `data`, which stays the same object
+   and as long as it was.  Each number that names a place moves down as far as the bytes do, and none below 0.
+4. `read_line()` returns the next line, as `bytes`.  Its line break is read too, and not returned.  None while the break
+   has not arrived: then nothing is read, and the bytes that were searched, up to `searched`, are not searched again.
 """
 
 
@@ -18,7 +20,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.reader_index = self.writer_index = self.marked = 0
+        self.reader_index = self.writer_index = self.searched = 0
 
     def write_bytes(self, data: bytes) -> None:
         end = self.writer_index + len(data)
@@ -28,12 +30,6 @@ class Buffer:
         self.data[self.writer_index:end] = data
         self.writer_index = end
 
-    def mark_reader_index(self) -> None:
-        self.marked = self.reader_index
-
-    def reset_reader_index(self) -> None:
-        self.reader_index = self.marked
-
     def get_bytes(self, index: int, count: int) -> bytes:
         return b''  # TODO 1
 
@@ -42,3 +38,6 @@ class Buffer:
 
     def discard_read_bytes(self) -> None:
         return None  # TODO 3
+
+    def read_line(self) -> bytes | None:
+        return b''  # TODO 4

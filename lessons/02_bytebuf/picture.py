@@ -1,10 +1,15 @@
 """Chapter 2, the picture: a real ByteBuf after each step, while a line and a half arrive, and then the rest.
 
-    python3 -m lessons.02_bytebuf.picture
+    python3 -m lessons.02_bytebuf.picture         the buffer
+    python3 -m lessons.02_bytebuf.picture half    a client that sends half a line to a real server
 
 Each byte that the buffer has room for is a column: `-` where nothing is written, `/` for the line break.  Below: `r`
 reader_index, `w` writer_index, `x` where they meet, `m` the mark where it is neither.
 """
+import socket
+import subprocess
+import sys
+
 from protocol import ByteBuf
 
 from .server import LINE_BREAK, read_line
@@ -24,7 +29,7 @@ def draw(step: str, buffer: ByteBuf) -> None:
     print('    ' + ''.join(letters.get(index, ' ') for index in range(writer + 1)))
 
 
-def half_a_line() -> None:
+def a_line_and_a_half() -> None:
     buffer = ByteBuf()
     draw('ByteBuf()', buffer)
     buffer.write_bytes(b'hi bob\nhow a')
@@ -44,18 +49,29 @@ def half_a_line() -> None:
     draw('discard_read_bytes()', buffer)
 
 
-def growth() -> None:
-    buffer, capacities = ByteBuf(), [0]
-    for _ in range(1000):
-        buffer.write_bytes(b'x')
-        if buffer.capacity != capacities[-1]:
-            capacities.append(buffer.capacity)
-    print(f'capacity while 1000 bytes arrive one by one: {capacities}')
-    buffer.read_bytes(1000)
-    buffer.discard_read_bytes()
-    print(f'capacity when all is read and discarded: {buffer.capacity}')
+def hear(client: socket.socket, patience: float) -> str:
+    client.settimeout(patience)
+    try:
+        return repr(client.recv(100))
+    except TimeoutError:
+        return f'nothing for {patience} s'
+
+
+def half_a_line() -> None:
+    command = [sys.executable, '-m', 'lessons.02_bytebuf.server', '--port', '0']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding='utf-8') as server:
+        try:
+            port = int(server.stdout.readline().rpartition(':')[2])
+            with socket.create_connection(('127.0.0.1', port)) as client:
+                for piece, patience in ((b'hel', 0.5), (b'lo\nbye', 5.0)):
+                    client.sendall(piece)
+                    print(f'sent {piece!r}, heard {hear(client, patience)}')
+            print('closed; the server printed:')
+            for _ in range(3):
+                print(f'    {server.stdout.readline().rstrip()}')
+        finally:
+            server.kill()
 
 
 if __name__ == '__main__':
-    half_a_line()
-    growth()
+    half_a_line() if sys.argv[1:] == ['half'] else a_line_and_a_half()

@@ -1,4 +1,4 @@
-"""Chapter 2, solved: a buffer with two indices that never shows what is not there, and gives back its room.
+"""Chapter 2, solved: a buffer that shows nothing but what is readable, keeps its room, and searches no byte twice.
 
     python3 -m lessons check 2 --file lessons/02_bytebuf/solution.py
 """
@@ -9,7 +9,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.reader_index = self.writer_index = self.marked = 0
+        self.reader_index = self.writer_index = self.searched = 0
 
     def write_bytes(self, data: bytes) -> None:
         end = self.writer_index + len(data)
@@ -19,15 +19,9 @@ class Buffer:
         self.data[self.writer_index:end] = data
         self.writer_index = end
 
-    def mark_reader_index(self) -> None:
-        self.marked = self.reader_index
-
-    def reset_reader_index(self) -> None:
-        self.reader_index = self.marked
-
     def get_bytes(self, index: int, count: int) -> bytes:
-        if index < 0 or count < 0 or index + count > self.writer_index:
-            raise IndexError(f'{count} bytes at {index} asked for, {self.writer_index} are written')
+        if not self.reader_index <= index <= index + count <= self.writer_index:
+            raise IndexError(f'{count} bytes at {index}: readable is {self.reader_index} to {self.writer_index}')
         return bytes(self.data[index:index + count])
 
     def read_bytes(self, count: int) -> bytes:
@@ -37,7 +31,17 @@ class Buffer:
 
     def discard_read_bytes(self) -> None:
         read = self.reader_index
-        del self.data[:read]
+        self.data[:self.writer_index - read] = self.data[read:self.writer_index]
         self.reader_index = 0
         self.writer_index -= read
-        self.marked = max(0, self.marked - read)
+        self.searched = max(0, self.searched - read)
+
+    def read_line(self) -> bytes | None:
+        start = max(self.searched, self.reader_index)  # read_bytes may have gone past `searched`
+        end = self.data.find(b'\n', start, self.writer_index)
+        if end < 0:
+            self.searched = self.writer_index
+            return None
+        line = self.read_bytes(end - self.reader_index)
+        self.reader_index += 1
+        return line

@@ -5,13 +5,14 @@ from lessons.check import expect, expect_raises
 
 INDICES = 'Two indices'
 BOUNDS = 'Nobody reads what was not written'
-GROWTH = 'Room that doubles'
+MARK = 'Mark, try, reset'
 DISCARD = 'Discard'
 
 
-def written(exercise, data):
+def written(exercise, data, reader_index=0):
     buffer = exercise.Buffer()
     buffer.write_bytes(data)
+    buffer.reader_index = reader_index
     return buffer
 
 
@@ -19,17 +20,20 @@ def indices(buffer):
     return buffer.reader_index, buffer.writer_index
 
 
-def test_getting_moves_nothing_and_may_look_back(exercise):
-    buffer = written(exercise, b'abcdef')
-    buffer.reader_index = 4
-    expect("write_bytes(b'abcdef'), reader_index = 4, get_bytes(1, 4)", buffer.get_bytes(1, 4), b'bcde', INDICES)
-    expect('reader_index, writer_index behind it', indices(buffer), (4, 6), INDICES)
+def test_getting_moves_nothing(exercise):
+    buffer = written(exercise, b'abcdef', 1)
+    call = "write_bytes(b'abcdef'), reader_index = 1, get_bytes"
+    expect(f'{call}(2, 3)', buffer.get_bytes(2, 3), b'cde', BOUNDS)
+    expect(f'{call}(1, 5)', buffer.get_bytes(1, 5), b'bcdef', BOUNDS)
+    expect('the type of what get_bytes(1, 5) returns', type(buffer.get_bytes(1, 5)), bytes, BOUNDS)
+    expect('reader_index, writer_index after it', indices(buffer), (1, 6), BOUNDS)
 
 
-@pytest.mark.parametrize('index, count', [(0, 3), (2, 1), (-1, 1), (0, -1), (-2, 2), (1, 15), (1, 99)])
-def test_only_what_was_written_can_be_got(exercise, index, count):
-    buffer = written(exercise, b'hi')
-    expect_raises(f"write_bytes(b'hi'), get_bytes({index}, {count})", lambda: buffer.get_bytes(index, count),
+@pytest.mark.parametrize('where', [(1, 2), (0, 4), (-1, 1), (3, 2), (4, 1), (3, -1), (2, 14), (2, 99)],
+                         ids='get_bytes{}'.format)
+def test_only_what_is_readable_can_be_got(exercise, where):
+    buffer = written(exercise, b'abcd', 2)
+    expect_raises(f"write_bytes(b'abcd'), reader_index = 2, get_bytes{where}", lambda: buffer.get_bytes(*where),
                   IndexError, BOUNDS)
 
 
@@ -38,67 +42,74 @@ def test_reading_moves_the_reader_index_only(exercise):
     expect("write_bytes(b'abcdef'), read_bytes(2)", buffer.read_bytes(2), b'ab', INDICES)
     expect('then read_bytes(0)', buffer.read_bytes(0), b'', INDICES)
     expect('then read_bytes(3)', buffer.read_bytes(3), b'cde', INDICES)
-    expect('reader_index, writer_index behind it', indices(buffer), (5, 6), INDICES)
+    expect('reader_index, writer_index after it', indices(buffer), (5, 6), INDICES)
 
 
-@pytest.mark.parametrize('count', [3, 5, 17, -1, -2])
+@pytest.mark.parametrize('count', [3, 5, 17, -1, -2], ids='read_bytes({})'.format)
 def test_a_read_that_cannot_be_raises_and_moves_nothing(exercise, count):
     buffer = written(exercise, b'abcd')
     expect("write_bytes(b'abcd'), read_bytes(2)", buffer.read_bytes(2), b'ab', INDICES)
     expect_raises(f'then, with 2 readable, read_bytes({count})', lambda: buffer.read_bytes(count), IndexError, BOUNDS)
-    expect(f'reader_index, writer_index behind read_bytes({count})', indices(buffer), (2, 4), BOUNDS)
+    expect(f'reader_index, writer_index after read_bytes({count})', indices(buffer), (2, 4), BOUNDS)
     expect('then read_bytes(2)', buffer.read_bytes(2), b'cd', BOUNDS)
 
 
-def test_discard_takes_what_was_read_and_nothing_else(exercise):
-    buffer = written(exercise, b'abcdef')
-    piece = buffer.read_bytes(4)
+@pytest.mark.parametrize('read', [0, 2, 4, 6], ids='{} read'.format)
+def test_discard_moves_the_rest_to_the_front_and_keeps_the_room(exercise, read):
+    buffer = written(exercise, b'abcdef', read)
+    call, data = f'write 6 bytes, read {read}, discard', buffer.data
     buffer.discard_read_bytes()
-    expect('write 6 bytes, read 4, discard: the indices', indices(buffer), (0, 2), DISCARD)
-    buffer.write_bytes(b'ghi')
-    expect("then write_bytes(b'ghi'), read_bytes(5)", buffer.read_bytes(5), b'efghi', DISCARD)
-    expect('what read_bytes gave before the discard', piece, b'abcd', DISCARD)
-    expect('its type', type(piece), bytes, DISCARD)
+    expect(f'{call}: reader_index, writer_index', indices(buffer), (0, 6 - read), DISCARD)
+    expect(f'{call}: len(data), which was 16', len(buffer.data), 16, DISCARD)
+    expect(f'{call}: data is the same object', buffer.data is data, True, DISCARD)
+    buffer.write_bytes(b'gh')
+    expect(f"{call}, write b'gh': all that is readable", buffer.read_bytes(8 - read), b'abcdefgh'[read:], DISCARD)
 
 
-def test_what_was_discarded_is_never_seen_again(exercise):
-    buffer = written(exercise, b'secret')
-    buffer.reader_index = 6
+def test_lines_come_whole_one_by_one(exercise):
+    buffer = written(exercise, b'ab\n\ncd')
+    expect(r"write b'ab\n\ncd', read_line()", buffer.read_line(), b'ab', MARK)
+    expect('reader_index, writer_index after it', indices(buffer), (3, 6), MARK)
+    expect('read_line() again', buffer.read_line(), b'', MARK)
+    expect('read_line() again', buffer.read_line(), None, MARK)
+    expect('reader_index, writer_index after it', indices(buffer), (4, 6), MARK)
+    buffer.write_bytes(b'e\n')
+    expect(r"then write b'e\n', read_line()", buffer.read_line(), b'cde', MARK)
+    expect('reader_index, writer_index after it', indices(buffer), (8, 8), MARK)
+
+
+def test_a_line_break_that_was_discarded_ends_no_line(exercise):
+    buffer = written(exercise, b'bye\nbye\n')
+    expect(r"write b'bye\nbye\n', read_bytes(8)", buffer.read_bytes(8), b'bye\nbye\n', INDICES)
     buffer.discard_read_bytes()
     buffer.write_bytes(b'hi')
-    expect("write b'secret', read it, discard, write b'hi': the indices", indices(buffer), (0, 2), DISCARD)
-    expect_raises('then read_bytes(6)', lambda: buffer.read_bytes(6), IndexError, BOUNDS)
-    expect_raises('then get_bytes(0, 6)', lambda: buffer.get_bytes(0, 6), IndexError, BOUNDS)
+    expect("then discard, write b'hi', read_line()", buffer.read_line(), None, DISCARD)
 
 
-@pytest.mark.parametrize('mark, reader, moved', [(2, 4, 0), (4, 4, 0), (5, 3, 2)])
-def test_the_mark_moves_down_with_the_bytes(exercise, mark, reader, moved):
-    buffer = written(exercise, b'abcdef')
-    buffer.reader_index = mark
-    buffer.mark_reader_index()
-    buffer.reader_index = reader
-    buffer.discard_read_bytes()
-    buffer.reset_reader_index()
-    expect(f'mark at {mark}, reader_index at {reader}, discard, reset: reader_index', buffer.reader_index, moved,
-           DISCARD)
-    expect('then get_bytes up to the end', buffer.get_bytes(0, 6 - reader), b'abcdef'[reader:], DISCARD)
-
-
-def test_room_that_was_given_back_is_used_again(exercise):
-    buffer = exercise.Buffer()
-    for number in range(1000):
-        buffer.write_bytes(b'line %04d\n' % number)
-        expect('write_bytes, read_bytes, discard_read_bytes, 1000 times: a line', buffer.read_bytes(10),
-               b'line %04d\n' % number, DISCARD)
-        buffer.discard_read_bytes()
-    expect('len(data) <= 100 behind it', len(buffer.data) <= 100, True, DISCARD)
-
-
-def test_growth_keeps_what_is_there(exercise):
+def test_no_byte_is_searched_twice(exercise):
     buffer = written(exercise, b'abc')
-    expect("write_bytes(b'abc'), read_bytes(1)", buffer.read_bytes(1), b'a', INDICES)
+    expect("write b'abc', read_line()", buffer.read_line(), None, MARK)
+    buffer.data[0:3] = b'\n\n\n'  # who looks there again finds them
+    buffer.write_bytes(b'd\n')
+    expect(r"then line breaks into data[0:3], write b'd\n', read_line()", buffer.read_line(), b'\n\n\nd', MARK)
+
+
+def test_a_discard_moves_the_end_of_the_search(exercise):
+    buffer = written(exercise, b'abcdef')
+    expect("write b'abcdef', read_line()", buffer.read_line(), None, MARK)
+    expect('then read_bytes(4)', buffer.read_bytes(4), b'abcd', INDICES)
     buffer.discard_read_bytes()
-    for number in range(256):
-        buffer.write_bytes(bytes([number]))
-    expect('then a discard, and 256 bytes written one by one: the first four', buffer.read_bytes(4), b'bc\0\1', GROWTH)
-    expect('and the last', buffer.get_bytes(buffer.writer_index - 1, 1), b'\xff', GROWTH)
+    buffer.data[0:2] = b'\n\n'
+    buffer.write_bytes(b'\n')
+    expect(r"then discard, line breaks into data[0:2], write b'\n', read_line()", buffer.read_line(), b'\n\n', DISCARD)
+
+
+@pytest.mark.parametrize('discard', ['', ' discard,'], ids=['read', 'discarded'])
+def test_the_search_leaves_out_what_was_read(exercise, discard):
+    buffer = written(exercise, b'ab')
+    expect("write b'ab', read_line()", buffer.read_line(), None, MARK)
+    buffer.write_bytes(b'c\nde\n')
+    expect(r"then write b'c\nde\n', read_bytes(4)", buffer.read_bytes(4), b'abc\n', INDICES)
+    if discard:
+        buffer.discard_read_bytes()
+    expect(f'then{discard} read_line()', buffer.read_line(), b'de', MARK)

@@ -1,5 +1,7 @@
 """Checks the exercise of chapter 6: `python3 -m lessons check 6`."""
+from contextlib import suppress
 from importlib import import_module
+from operator import attrgetter
 
 import pytest
 
@@ -11,6 +13,15 @@ handlers = import_module('lessons.06_pipeline.handlers')  # an import statement 
 HANDS_ON = 'A link hands on'
 BYTES = 'Bytes, frames, packets'
 LEAVES = 'A login that leaves'
+counted = attrgetter('frames_in', 'bytes_in', 'frames_out', 'bytes_out')
+
+
+class Sentence(str):
+    """Shown without quotes."""
+    __repr__ = str.__str__
+
+
+RETURNS, ENDLESS = Sentence('it returns'), Sentence('it calls itself, without end')
 
 
 class End(handlers.Handler):
@@ -42,11 +53,23 @@ class Chain:
             there.append(there[-1].next)
         while back[-1] is not self.first and len(back) < 9:
             back.append(back[-1].previous)
-        return [type(link).__name__ for link in (*there, *back)]
+        ends = {self.first: 'first', self.last: 'last'}
+        return both_ways(*([ends.get(link, type(link).__name__) for link in way] for way in (there, back)))
 
 
-def counted(counter):
-    return counter.frames_in, counter.bytes_in, counter.frames_out, counter.bytes_out
+def both_ways(there, back=None):
+    """A walk in words, without `back` one that is right."""
+    return Sentence(f'forwards: {" > ".join(there)}; backwards: {" > ".join(back or reversed(there))}')
+
+
+def call(link, event, *messages):
+    """Call a method of a link with each message: inside `expect`, so that what it raises is told with the call."""
+    for message in messages:
+        name, got = f'{type(link).__name__}.{event}({message!r})', ENDLESS
+        with suppress(RecursionError):  # in which line it came to that says nothing
+            expect(name, [getattr(link, event)(message)] and RETURNS, RETURNS, HANDS_ON)
+            got = RETURNS
+        expect(name, got, RETURNS, HANDS_ON)
 
 
 def hi(text='hi'):
@@ -57,31 +80,31 @@ def welcome():
     return MessageResponse(from_user_id='server', from_user_name='server', message='welcome')
 
 
-@pytest.mark.parametrize('event, expected', [('channel_read', (2, 7, 0, 0)), ('write', (0, 0, 2, 7))],
+@pytest.mark.parametrize('event, way, expected', [('channel_read', 'in', (2, 7, 0, 0)), ('write', 'out', (0, 0, 2, 7))],
                          ids=['in', 'out'])
-def test_frames_and_their_bytes_are_counted(exercise, event, expected):
-    counter = exercise.Counter()
-    Chain(counter)
-    for frame in b'three', b'22':
-        getattr(counter, event)(frame)
-    expect(f"frames_in, bytes_in, frames_out, bytes_out after {event}(b'three') and {event}(b'22')",
-           counted(counter), expected, BYTES)
-
-
-def test_what_was_counted_is_handed_on_as_it_was(exercise):
+def test_frames_are_counted_and_handed_on_as_they_were(exercise, event, way, expected):
     chain = Chain(counter := exercise.Counter())
-    counter.channel_read(b'three')
-    counter.write(b'22')
-    expect("what comes behind a Counter, and before it, after channel_read(b'three') and write(b'22')",
-           chain.came, [('in', b'three'), ('out', b'22')], HANDS_ON)
+    call(counter, event, b'three', b'22')
+    calls = f"after {event}(b'three') and {event}(b'22')"
+    expect(f'frames_in, bytes_in, frames_out, bytes_out {calls}', counted(counter), expected, BYTES)
+    expect(f'what comes {"behind" if way == "in" else "before"} a Counter, {calls}',
+           chain.came, [(way, b'three'), (way, b'22')], HANDS_ON)
 
 
 def test_each_connection_has_its_own_numbers(exercise):
     one, other = exercise.Counter(), exercise.Counter()
     Chain(one), Chain(other)
-    one.channel_read(b'three')
-    one.write(b'22')
+    call(one, 'channel_read', b'three')
+    call(one, 'write', b'22')
     expect('the numbers of another Counter, that nothing has passed', counted(other), (0, 0, 0, 0), HANDS_ON)
+
+
+def test_two_counters_in_one_chain_count_the_same(exercise):
+    chain = Chain(near := exercise.Counter(), far := exercise.Counter())
+    call(near, 'channel_read', b'three')
+    call(far, 'write', b'22')
+    expect("the numbers of two Counters side by side, when b'three' has come in and b'22' has gone out",
+           [counted(near), counted(far)], [(1, 5, 1, 2)] * 2, BYTES)
 
 
 def test_a_frame_that_comes_in_two_pieces_is_one_frame(exercise):
@@ -89,7 +112,7 @@ def test_a_frame_that_comes_in_two_pieces_is_one_frame(exercise):
     counter = exercise.Counter()
     chain = Chain(handlers.FrameHandler(), counter, handlers.PacketHandler(), handlers.Login([]))
     for piece in frame[:20], frame[20:]:
-        chain.first.next.channel_read(piece)
+        call(chain.first.next, 'channel_read', piece)
     answer = encode(LoginResponse(success=True, user_name='alice', user_id='alice'), 1)
     expect('frames_in, bytes_in, frames_out, bytes_out between FrameHandler and PacketHandler, after a login',
            counted(counter), (1, len(frame), 1, len(answer)), BYTES)
@@ -97,7 +120,7 @@ def test_a_frame_that_comes_in_two_pieces_is_one_frame(exercise):
 
 def test_the_first_message_is_greeted_and_handed_on(exercise):
     chain = Chain(greeting := exercise.Greeting('welcome'))
-    greeting.channel_read(hi())
+    call(greeting, 'channel_read', hi())
     expect("what leaves Greeting('welcome') when the first MessageRequest comes",
            chain.came, [('out', welcome()), ('in', hi())], LEAVES)
 
@@ -105,27 +128,28 @@ def test_the_first_message_is_greeted_and_handed_on(exercise):
 def test_a_packet_that_is_no_message_is_handed_on_and_changes_nothing(exercise):
     chain = Chain(greeting := exercise.Greeting('welcome'))
     login = LoginRequest(user_name='alice')
-    greeting.channel_read(login)
+    call(greeting, 'channel_read', login)
     expect('what leaves a Greeting when a LoginRequest comes', chain.came, [('in', login)], HANDS_ON)
-    expect('the chain there and back, after that', chain.names(), ['End', 'Greeting', 'End'] * 2, LEAVES)
+    expect('the chain there and back, after that', chain.names(), both_ways(['first', 'Greeting', 'last']), LEAVES)
 
 
 def test_the_chain_is_without_it_after_the_first_message(exercise):
     chain = Chain(greeting := exercise.Greeting('welcome'))
-    greeting.channel_read(hi())
-    expect('the chain there and back, after the first MessageRequest', chain.names(), ['End'] * 4, LEAVES)
+    call(greeting, 'channel_read', hi())
+    expect('the chain there and back, after the first MessageRequest',
+           chain.names(), both_ways(['first', 'last']), LEAVES)
 
 
 def test_the_second_message_gets_no_greeting(exercise):
     chain = Chain(exercise.Greeting('welcome'))
     for text in 'one', 'two':
-        chain.first.next.channel_read(hi(text))
+        call(chain.first.next, 'channel_read', hi(text))
     expect("what leaves Greeting('welcome') when two messages come",
            chain.came, [('out', welcome()), ('in', hi('one')), ('in', hi('two'))], LEAVES)
 
 
 def test_the_greeting_reaches_the_socket_as_a_frame(exercise):
     chain = Chain(handlers.FrameHandler(), handlers.PacketHandler(), exercise.Greeting('welcome'))
-    chain.first.next.channel_read(encode(hi(), 1))
+    call(chain.first.next, 'channel_read', encode(hi(), 1))
     expect('what goes out towards the socket when a Greeting stands behind a PacketHandler',
            [message for way, message in chain.came if way == 'out'], [encode(welcome(), 1)], BYTES)

@@ -95,6 +95,8 @@ def main() -> None:
     parser.add_argument('name')
     parser.add_argument('text', nargs='*', help='what to say; nothing: listen')
     options = parser.parse_args()
+    if options.beat <= 0:
+        parser.error('--beat has to be above 0')
     loop = EventLoop()
     connector = Connector(loop, options.port, options.beat, User(options.name, options.text))
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import heapq
 
-from .server import EventLoop, Timer
+from .server import MAX_WAIT, EventLoop, Timer
 
 WIDTH = 56  # columns of the tree
 
@@ -28,22 +28,23 @@ def show_a_life() -> None:
     now, called, label = 0.0, [], {}
     loop = EventLoop(clock=lambda: now)
 
-    def later(delay: int) -> Timer:
+    def later(delay: float) -> Timer:
         timer = loop.call_later(delay, lambda: called.append(delay))
         label[id(timer)] = f'{delay} s'
         return timer
 
-    made = {delay: later(delay) for delay in (5, 9, 3, 7, 1, 8, 2)}
-    print(f'second 0: call_later(5), 9, 3, 7, 1, 8, 2; select may sleep for {loop.wait_time():g} s')
+    made = {delay: later(delay) for delay in (5, 9, 3, 7, 0.5, 8, 2)}
+    print(f'second 0: call_later(5), 9, 3, 7, 0.5, 8, 2; select may sleep for {loop.wait_time():g} s')
     draw(loop, label)
     made[3].cancel()
     label[id(made[3])] = '(3 s)'
     print('\nthe timer of second 3 is cancelled; it stays where it is')
     draw(loop, label)
-    for now in (2.5, 3.0):  # this moves the loop's clock
+    for now in (2.25, 3.0):  # this moves the loop's clock
         called.clear()
         loop.run_timers()
-        print(f'\nsecond {now:g}: run_timers() calls {called}; select may sleep for {loop.wait_time():g} s')
+        why = ', by MAX_WAIT' * (loop.wait_time() == MAX_WAIT)
+        print(f'\nsecond {now:g}: run_timers() calls {called}; select may sleep for {loop.wait_time():g} s{why}')
         draw(loop, label)
 
 

@@ -65,7 +65,7 @@ def waits(reminder: type[Handler]) -> dict[str, float]:
     loop, members, waited, decoder = EventLoop(), [], {}, FrameDecoder()
     listener = Listener(loop, 0, lambda sock: Channel(
         loop, sock, FrameHandler(), PacketHandler(), reminder(), Login(members)))
-    thread = threading.Thread(target=loop.run)
+    thread = threading.Thread(target=loop.run, daemon=True)
     thread.start()
     alice, bob = enter(listener.port, 'alice'), enter(listener.port, 'bob')
     say(alice, 'later: tea')

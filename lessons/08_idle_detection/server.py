@@ -133,7 +133,7 @@ class Channel(Handler):
         except OSError:
             self.close()
             return
-        buffer.read_bytes(sent)
+        buffer.reader_index += sent
         buffer.discard_read_bytes()
         self.loop.register(self.socket, EVENT_READ | (EVENT_WRITE if buffer.readable_bytes else 0), self.on_ready)
 
