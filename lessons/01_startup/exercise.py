@@ -17,7 +17,8 @@
    before you check.
 
 `send` is a function like `socket.send`: it is given bytes and returns how many of them, from the first one on, the
-kernel took; when it takes none, it raises BlockingIOError.  Any other exception is none of your business: let it pass.
+kernel took; when it takes none, it raises BlockingIOError.  Let any other exception pass: to
+close is the channel's business, as in its `flush`.
 """
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_an_error_of_the_socket_is_not_hidden(exercise):
         raise ConnectionResetError
 
     expect_raises("write(b'hello'), when send raises ConnectionResetError",
-                  lambda: exercise.Outgoing(send).write(b'hello'), ConnectionResetError, INTEREST)
+                  lambda: exercise.Outgoing(send).write(b'hello'), ConnectionResetError, 'Exercise')
 
 
 def test_each_connection_has_its_own_bytes(exercise):
