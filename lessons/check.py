@@ -256,4 +256,4 @@ def _hung(file: Path, stacks: str) -> str:
     found = re.search(rf'File "{re.escape(name)}", line (\d+)', stacks)
     number = int(found[1]) if found else 0
     where = f': it hung in line {number}: {linecache.getline(str(file), number).strip()}'
-    return f'{file.name} did not end within {LIMIT:g} s' + (where if found else '')
+    return f'{file.name} did not end within {LIMIT:g} s' + (where if number else '')

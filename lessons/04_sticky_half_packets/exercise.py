@@ -9,7 +9,7 @@
 3. `feed` raises ProtocolError as soon as a header is complete whose length is over `max_body`.  It does not wait for
    the body.  A body of exactly `max_body` bytes is taken, and so is one of 0 bytes.
 4. It takes time in proportion to the bytes: it copies neither all that waits for each piece that arrives, nor all that
-   is behind a frame for each frame.
+   is behind a frame for each frame.  And it keeps nothing that it has handed out.
 
 Version, serializer and command are not judged.  When `feed` raises, whole frames in front of the wrong byte may be
 lost, and the splitter is not used again.  Do it without FrameDecoder: with a bytearray of your own, or with a ByteBuf.
