@@ -62,8 +62,7 @@ class TooLongFrame(ProtocolError):
 
     def __init__(self, version: int, command: int, length: int, limit: int) -> None:
         super().__init__(f'a body of {length} bytes is over the limit of {limit}')
-        self.version = version
-        self.command = command
+        self.version, self.command = version, command
 
 
 class BadPacket(Exception):
@@ -71,10 +70,8 @@ class BadPacket(Exception):
 
     def __init__(self, code: str, reason: str, command: int, client_seq: int | None = None) -> None:
         super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.command = command
-        self.client_seq = client_seq
+        self.code, self.reason = code, reason
+        self.command, self.client_seq = command, client_seq
 
 
 # Bytes with two indices ..............................................................................
@@ -86,9 +83,9 @@ class ByteBuf:
         +---------------+----------------+----------------+
         0      <=  reader_index  <=  writer_index  <=  capacity
 
-    Reading moves `reader_index`, writing moves `writer_index`, nothing else does.  What was read stays until
-    `discard_read_bytes`, so a reader may mark its place, try, and go back.  Reading more than is readable
-    raises IndexError and moves nothing.
+    Reading moves `reader_index`, writing moves `writer_index`; only reset and discard move them back.  What was
+    read stays until `discard_read_bytes`, so a reader may mark its place, try, and go back.  Reading more than
+    is readable raises IndexError and moves nothing.
     """
     __slots__ = ('_data', 'reader_index', 'writer_index', '_marked')
 
@@ -130,7 +127,7 @@ class ByteBuf:
         """Return `count` bytes from `index` on and move nothing."""
         if index < 0 or count < 0 or index + count > self.writer_index:
             raise IndexError(f'{count} bytes at {index} asked for, {self.writer_index} are written')
-        return bytes(memoryview(self._data)[index:index + count])
+        return bytes(self._data[index:index + count])
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the fields of `layout` at `reader_index` and move nothing."""
@@ -139,9 +136,8 @@ class ByteBuf:
 
     def read_bytes(self, count: int) -> bytes:
         self._need(count)
-        data = self.get_bytes(self.reader_index, count)
-        self.reader_index += count
-        return data
+        start, self.reader_index = self.reader_index, self.reader_index + count
+        return bytes(self._data[start:start + count])
 
     def read_byte(self) -> int:
         return self.read_bytes(1)[0]
@@ -151,7 +147,7 @@ class ByteBuf:
         return int.from_bytes(self.read_bytes(4), 'big')
 
     def _need(self, count: int) -> None:
-        if count < 0 or count > self.readable_bytes:
+        if not 0 <= count <= self.writer_index - self.reader_index:
             raise IndexError(f'{count} bytes asked for, {self.readable_bytes} are readable')
 
     def mark_reader_index(self) -> None:
@@ -201,8 +197,9 @@ class FrameDecoder:
     def _frame_size(self) -> int | None:
         """Return the bytes of the next frame, None when it is not complete."""
         buffer = self._buffer
-        if buffer.readable_bytes < HEADER_SIZE:
-            _check_header_start(buffer.get_bytes(buffer.reader_index, buffer.readable_bytes))
+        readable = buffer.readable_bytes
+        if readable < HEADER_SIZE:
+            _check_header_start(buffer.get_bytes(buffer.reader_index, readable))
             return None
         magic, version, serializer, command, length = buffer.unpack(HEADER)
         if magic != MAGIC or version not in VERSIONS or serializer not in SERIALIZERS:
@@ -210,7 +207,7 @@ class FrameDecoder:
         if length > self.max_body:
             raise TooLongFrame(version, command, length, self.max_body)
         size = HEADER_SIZE + length
-        return size if buffer.readable_bytes >= size else None
+        return size if readable >= size else None
 
 
 def _check_header_start(start: bytes) -> None:
@@ -440,11 +437,8 @@ class JsonSerializer(Serializer):
 
 
 def _write_object(value: Body, version: int) -> str:
-    members = []
-    for name, attribute, write, since in _WRITERS[type(value)]:
-        part = getattr(value, attribute)
-        if part is not None and since <= version:
-            members.append(name + write(part, version))
+    members = [name + write(part, version) for name, attribute, write, since in _WRITERS[type(value)]
+               if since <= version and (part := getattr(value, attribute)) is not None]
     return '{' + ','.join(members) + '}'
 
 
@@ -471,9 +465,17 @@ def _finite(text: str) -> float:
     return number
 
 
-_parse = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
+_decoder = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
 _parse_pairs = json.JSONDecoder(object_pairs_hook=list).decode  # keeps what a duplicate key would hide
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _parse(text: str) -> Any:
+    try:  # the C function inside `decode`, which also looks for white space around the value: half the time
+        value, end = _decoder.scan_once(text, 0)
+    except StopIteration:
+        end = -1
+    return value if end == len(text) else _decoder.decode(text)
 
 
 def _check_nesting(text: str) -> None:
@@ -515,8 +517,7 @@ def decode(frame: bytes, version: int | None = None, commands: Collection[int] =
     `version` is the session's; None: the frame's own.  Fields that it lacks are ignored like unknown ones.
     `commands` are those that may arrive here.  Raises BadPacket for everything that a peer can do wrong.
     """
-    _, own_version, serializer, command, _ = HEADER.unpack_from(frame)
-    version = version or own_version
+    version, serializer, command = version or frame[4], frame[5], frame[6]
     if command not in commands or version == 1 and command > LAST_COMMAND_OF_VERSION_1:
         raise BadPacket('unknown_command', f'there is no command {command} here', command)
     try:
@@ -540,17 +541,16 @@ def _client_seq_of(values: dict[str, Any]) -> int | None:
 
 def _build(cls: type[Any], values: dict[str, Any], version: int) -> Any:
     """Return a `cls` of those of `values` that it declares; null counts as missing."""
-    arguments = {}
+    body = object.__new__(cls)  # `cls(**values)` would take longer than all the rest here
     for attribute, name, kind, many, since, required in cls.FIELDS:
-        value = values.get(name)
-        if since > version:
-            continue
-        if value is not None:
-            read = _read_list if many else _read
-            arguments[attribute] = read(name, kind, value, version)
-        elif required:
-            raise _WrongField(f'{name} is missing')
-    return cls(**arguments)
+        value = values.get(name) if since <= version else None
+        if value is None:
+            if required and since <= version:
+                raise _WrongField(f'{name} is missing')
+        elif many or type(value) is not kind or kind is int:  # most are text, and right at once
+            value = (_read_list if many else _read)(name, kind, value, version)
+        setattr(body, attribute, value)
+    return body
 
 
 def _read(name: str, kind: type, value: Any, version: int) -> Any:
