@@ -9,9 +9,10 @@ No socket and no loop: `clock()` returns the seconds, `run_due()` is what the lo
    A timer that a callback makes, even one with delay 0, waits for the next `run_due`.
 3. `timer.cancel()`: it is never called again.  That holds for a timer that is due in the same `run_due` too.
 4. `next_due()`: when the next timer is due that is not cancelled; None when there is none.
-5. `call_every(interval, callback)`: call number n is due at start + n * interval, however late the calls before it came
-   (start: when `call_every` was called).  When `run_due` comes so late that several are due, the callback runs once
-   for all of them; the next call is the first that is due later than now.  `interval` is above 0.
+5. `call_every(interval, callback)`: call number n is due at start + n * interval (calculate it so; adding up rounds),
+   however late the calls before it came (start: when `call_every` was called).  When `run_due` comes so late that
+   several are due, the callback runs once for all of them; the next call is the first that is due later than now (now:
+   when `run_due` began).  `interval` is above 0.
 6. A repeating timer may cancel itself in its own callback.  It keeps its place among timers of the same due time.
 """
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 class Timer:
     """What is to be called, and when.  Of two timers that are compared, the smaller one runs first."""
     due: float  # seconds, by the clock
-    number: int = field(compare=False)  # counted from 0, in the order in which timers are made.  TODO: compare it too
+    made_as: int = field(compare=False)  # counted from 0, in the order in which timers are made.  TODO: compare it too
     callback: Callable[[], None] = field(compare=False)
     start: float = field(default=0.0, compare=False)  # seconds; of a repeating timer
     interval: float = field(default=0.0, compare=False)  # seconds; 0: it does not repeat

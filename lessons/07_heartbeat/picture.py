@@ -58,7 +58,7 @@ class Counted(Timer):
 
 
 def comparisons(way: str, timers: int = 10_000) -> int:
-    """Return how many it takes to add a timer to so many, and to take out (scan: to find) the one that is due first."""
+    """Return how many it takes to add a timer to so many, and to take out (a scan: to find) the first."""
     heap = [Counted(float(due), print) for due in range(timers)]  # a sorted list is a heap too
     last, Counted.count = Counted(timers / 2 + 0.5, print), 0
     if way == 'heap':
@@ -73,6 +73,6 @@ def comparisons(way: str, timers: int = 10_000) -> int:
 
 if __name__ == '__main__':
     show_a_life()
-    print('\n10,000 timers, one is added and the one due first is found; comparisons:')
+    print('\n10,000 timers, to add one and to take out the first; comparisons:')
     sort = comparisons('sort') // 1000 * 1000  # a few more or less, as the version of Python has it
     print(f"heap {comparisons('heap')}, sort more than {sort:,}, scan {comparisons('scan'):,}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class Timer:
     """What is to be called, and when.  Of two timers that are compared, the smaller one runs first."""
     due: float  # seconds, by the clock
-    number: int  # counted from 0, in the order in which timers are made
+    made_as: int  # counted from 0, in the order in which timers are made
     callback: Callable[[], None] = field(compare=False)
     start: float = field(default=0.0, compare=False)  # seconds; of a repeating timer
     interval: float = field(default=0.0, compare=False)  # seconds; 0: it does not repeat
