@@ -18,6 +18,7 @@ import pytest
 from lessons import play
 from lessons.chapters import ROOT, SECTIONS, Chapter, chapters
 
+pytestmark = pytest.mark.usefixtures('no_coverage')
 CHAPTERS = chapters()
 AT_ONCE = 4  # most of what runs waits most of the time
 TIME_LIMIT = 30  # seconds for each process
@@ -85,15 +86,6 @@ def it_shows_failure_and_picture_on_a_bare_python(chapter):
 
 JOBS = (its_transcripts_are_true, its_stub_fails_by_assertions, its_solution_passes,
         it_shows_failure_and_picture_on_a_bare_python)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def no_coverage():
-    """Processes that coverage followed would be slower, and what it learned from them is not wanted."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith('COVERAGE_')]:
-            patch.delenv(name)
-        yield
 
 
 @pytest.fixture(scope='module')
