@@ -127,7 +127,7 @@ class ByteBuf:
         """Return `count` bytes from `index` on and move nothing."""
         if index < 0 or count < 0 or index + count > self.writer_index:
             raise IndexError(f'{count} bytes at {index} asked for, {self.writer_index} are written')
-        return bytes(self._data[index:index + count])
+        return bytes(memoryview(self._data)[index:index + count])
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
         """Return the fields of `layout` at `reader_index` and move nothing."""
@@ -137,7 +137,7 @@ class ByteBuf:
     def read_bytes(self, count: int) -> bytes:
         self._need(count)
         start, self.reader_index = self.reader_index, self.reader_index + count
-        return bytes(self._data[start:start + count])
+        return bytes(memoryview(self._data)[start:start + count])
 
     def read_byte(self) -> int:
         return self.read_bytes(1)[0]

@@ -74,7 +74,7 @@ def test_lines_come_whole_one_by_one(exercise):
     expect('read_line() again', buffer.read_line(), None, MARK)
     expect('reader_index, writer_index after it', indices(buffer), (4, 6), MARK)
     buffer.write_bytes(b'e\n')
-    expect(r"then write b'e\n', read_line()", buffer.read_line(), b'cde', MARK)
+    expect(r"write b'ab\n\ncd', read_line() three times, write b'e\n', read_line()", buffer.read_line(), b'cde', MARK)
     expect('reader_index, writer_index after it', indices(buffer), (8, 8), MARK)
 
 
@@ -83,7 +83,7 @@ def test_a_line_break_that_was_discarded_ends_no_line(exercise):
     expect(r"write b'bye\nbye\n', read_bytes(8)", buffer.read_bytes(8), b'bye\nbye\n', INDICES)
     buffer.discard_read_bytes()
     buffer.write_bytes(b'hi')
-    expect("then discard, write b'hi', read_line()", buffer.read_line(), None, DISCARD)
+    expect(r"write b'bye\nbye\n', read_bytes(8), discard, write b'hi', read_line()", buffer.read_line(), None, DISCARD)
 
 
 def test_no_byte_is_searched_twice(exercise):
@@ -91,17 +91,20 @@ def test_no_byte_is_searched_twice(exercise):
     expect("write b'abc', read_line()", buffer.read_line(), None, MARK)
     buffer.data[0:3] = b'\n\n\n'  # who looks there again finds them
     buffer.write_bytes(b'd\n')
-    expect(r"then line breaks into data[0:3], write b'd\n', read_line()", buffer.read_line(), b'\n\n\nd', MARK)
+    expect(r"write b'abc', read_line(), (the check writes b'\n\n\n' over what was searched: nobody is to look there "
+           r"again), write b'd\n', read_line()", buffer.read_line(), b'\n\n\nd', MARK)
 
 
 def test_a_discard_moves_the_end_of_the_search(exercise):
     buffer = written(exercise, b'abcdef')
     expect("write b'abcdef', read_line()", buffer.read_line(), None, MARK)
-    expect('then read_bytes(4)', buffer.read_bytes(4), b'abcd', INDICES)
+    expect("write b'abcdef', read_line(), read_bytes(4)", buffer.read_bytes(4), b'abcd', INDICES)
     buffer.discard_read_bytes()
     buffer.data[0:2] = b'\n\n'
     buffer.write_bytes(b'\n')
-    expect(r"then discard, line breaks into data[0:2], write b'\n', read_line()", buffer.read_line(), b'\n\n', DISCARD)
+    expect('the same, and discard: searched', buffer.searched, 2, DISCARD)
+    expect(r"the same, (the check writes b'\n\n' over what was searched), write b'\n', read_line()",
+           buffer.read_line(), b'\n\n', DISCARD)
 
 
 @pytest.mark.parametrize('discard', ['', ' discard,'], ids=['read', 'discarded'])
@@ -109,7 +112,7 @@ def test_the_search_leaves_out_what_was_read(exercise, discard):
     buffer = written(exercise, b'ab')
     expect("write b'ab', read_line()", buffer.read_line(), None, MARK)
     buffer.write_bytes(b'c\nde\n')
-    expect(r"then write b'c\nde\n', read_bytes(4)", buffer.read_bytes(4), b'abc\n', INDICES)
+    expect(r"write b'ab', read_line(), write b'c\nde\n', read_bytes(4)", buffer.read_bytes(4), b'abc\n', INDICES)
     if discard:
         buffer.discard_read_bytes()
-    expect(f'then{discard} read_line()', buffer.read_line(), b'de', MARK)
+    expect(f'the same,{discard} read_line()', buffer.read_line(), b'de', MARK)

@@ -97,7 +97,7 @@ def test_a_body_over_the_limit_is_refused_before_it_arrives(exercise):
         header, splitter = HEADER.pack(MAGIC, 1, JSON, 3, length), exercise.Splitter(limit)
         expect(f'Splitter({limit:_}).feed({HEADER_SIZE - 1} of {HEADER_SIZE} bytes of a header)',
                splitter.feed(header[:-1]), [], WHOLE)
-        expect_raises(f'the same splitter .feed(the last byte), a header whose length is {length:_}',
+        expect_raises(f'Splitter({limit:_}), fed a header whose length is {length:_}, at its last byte',
                       lambda: splitter.feed(header[-1:]), ProtocolError, WHOLE)
     for limit in (100, 4_096):
         frame = frame_of(bytes(limit))
