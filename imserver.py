@@ -507,7 +507,7 @@ class Session(PeerHandler):
             self.send(protocol.MessageAck(client_seq=client_seq, message_id=entry.message_id, sent_at=entry.sent_at))
 
     def _need_user(self, user_id: str) -> None:
-        need(self.server.store.user_exists(user_id), 'unknown_user', 'there is no such user')
+        need(self.server.store.user_exists(user_id), 'unknown_user', f'there is no user {user_id}')
 
     def _need_member(self, group_id: str, is_member: bool) -> None:
         need(is_member or self.server.store.group_exists(group_id), 'unknown_group', 'there is no such group')
@@ -784,7 +784,7 @@ def main() -> None:
     except OSError as error:
         store.close()
         reason = (error.strerror or str(error)).partition(' (while')[0]  # what create_server adds says it again
-        parser.error(f'cannot listen on {options.host} port {options.port}: {reason}')
+        parser.error(f'cannot listen on {options.host} port {options.port}: {reason} (--port N: on another)')
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     host, port = server.listener.address

@@ -276,12 +276,10 @@ class User(Body):  # a server of version 1 may know neither id nor name
     user_id: str | None = None
     user_name: str | None = None
     online: bool | None = _v2()
-
 class Group(Body):
     group_id: str
     group_name: str | None = None
     member_count: int
-
 class HistoryMessage(Body):
     message_id: int
     sent_at: int  # milliseconds since 1970, UTC; so everywhere
@@ -437,8 +435,11 @@ class JsonSerializer(Serializer):
 
 
 def _write_object(value: Body, version: int) -> str:
-    members = [name + write(part, version) for name, attribute, write, since in _WRITERS[type(value)]
-               if since <= version and (part := getattr(value, attribute)) is not None]
+    members = []
+    for name, attribute, write, since in _WRITERS[type(value)]:
+        part = getattr(value, attribute)
+        if part is not None and since <= version:
+            members.append(name + write(part, version))
     return '{' + ','.join(members) + '}'
 
 
@@ -575,9 +576,6 @@ def _read_list(name: str, kind: type, value: Any, version: int) -> list[Any]:
 
 # Frames for people ...................................................................................
 
-_SECRETS = ('password', 'token')
-
-
 def describe(frame: bytes) -> str:
     """Explain a whole frame field by field, a line each: offset, bytes in hex, meaning.  Secrets are masked."""
     _, version, serializer, command, length = HEADER.unpack_from(frame)
@@ -594,6 +592,6 @@ def _describe_body(body: bytes, serializer: int) -> str:
         values = SERIALIZERS[serializer].deserialize(body)
     except ValueError as error:
         return f'unreadable, {len(body)} bytes: {error}'
-    values.update({name: '***' for name in _SECRETS if values.get(name) is not None})
+    values.update({name: '***' for name in ('password', 'token') if values.get(name) is not None})
     text = json.dumps(values, ensure_ascii=False, separators=(',', ':'))
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

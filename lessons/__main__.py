@@ -66,8 +66,8 @@ def run_chapter(options: argparse.Namespace) -> int:
 
 def trace_chapter(options: argparse.Namespace) -> int:
     from .tap import Tap  # here: it alone needs the protocol, and that takes longer to load than all the rest
-    if not any('->' in who for who in play_scenes(options.chapter, Tap)):
-        print('\nNothing crossed a wire between a client and a server: this is what `run` shows.')
+    if not any('->' in who for who in play_scenes(options.chapter, Tap if options.chapter.programs else Wire)):
+        print('\nNo client and no server of this chapter to listen to: this is what `run` shows.')
     return 0
 
 

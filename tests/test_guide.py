@@ -447,7 +447,7 @@ def test_a_run_without_a_wire_says_so(project):
     code, out, _ = project.guide('trace', '0')
     assert code == 0
     assert out.splitlines()[1:] == ['you | a tour', '', (
-        'Nothing crossed a wire between a client and a server: this is what `run` shows.')]
+        'No client and no server of this chapter to listen to: this is what `run` shows.')]
 
 
 @pytest.fixture
@@ -524,7 +524,7 @@ def test_a_solved_exercise_passes_and_is_noted(project):
     project.solve()
     code, out, err = project.guide('check', '1')
     assert (code, err) == (0, '')
-    assert out.splitlines()[:2] == ['all 4 checks passed', 'every line was reached']
+    assert out.splitlines()[:2] == ['all 4 checks passed', 'they reached every line of yours']
     assert out.endswith('\n    python3 -m lessons run 0\n')
     assert project.progress['done'] == ['01_echo']
 

@@ -469,7 +469,7 @@ def test_version_1_beside_version_2_in_a_chat(system):
     assert zhangsan.frame() == golden(
         4, '{"fromUserId":"alice","fromUserName":"alice","message":"a \\"b\\"\\\\\\n é \U0001f600"}')
     assert asked(zhangsan, 3, '{"message":"hi","toUserId":"nobody"}') == golden(
-        4, '{"fromUserId":"server","fromUserName":"server","message":"there is no such user"}')
+        4, '{"fromUserId":"server","fromUserName":"server","message":"there is no user nobody"}')
     assert asked(zhangsan, 17, '{}') == bytes.fromhex('12345678 01 01 12 00000002') + b'{}'
     assert asked(zhangsan, 25, '{}') == golden(
         4, '{"fromUserId":"server","fromUserName":"server","message":"there is no command 25 here"}')

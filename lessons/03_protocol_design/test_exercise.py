@@ -86,7 +86,7 @@ def test_none_is_left_out_and_what_is_false_or_empty_is_not(exercise):
     values = {'success': False, 'reason': '', 'userId': None, 'userName': None}
     given = dict(values)
     check(exercise, values, LoginResponse(success=False, reason=''))
-    expect('what was given, behind the call', values, given, BODY)
+    expect('`values` after the call', values, given, 'Exercise')
 
 
 def test_a_list_keeps_its_order(exercise):

@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument('name')
     parser.add_argument('text', nargs='*', help='what to say; nothing: listen')
     options = parser.parse_args()
+    if options.beat < 0 or options.idle < 0:
+        parser.error('--beat and --idle cannot be negative')
     loop = EventLoop()
     idle = IdleStateHandler(reader=options.idle, writer=options.beat)
     connector = Connector(loop, options.port, idle, User(options.name, options.text))

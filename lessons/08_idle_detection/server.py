@@ -168,6 +168,8 @@ def main() -> None:
     parser.add_argument('--port', type=int, default=8000)
     parser.add_argument('--idle', type=float, default=15, help='seconds of silence that end a connection')
     options = parser.parse_args()
+    if options.idle < 0:
+        parser.error('--idle cannot be negative')
     loop, members = EventLoop(), []
     try:
         listener = Listener(loop, options.port, lambda sock: Channel(
