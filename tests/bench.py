@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--json', action='store_true')
     parser.add_argument('--only', default='', help='workloads whose name begins so')
-    parser.add_argument('--servers', nargs='*', help='which: ' + ', '.join((*OURS, *PEERS)))
+    parser.add_argument('--servers', nargs='+', choices=LABELS, metavar='NAME', help=', '.join(LABELS))
     options = parser.parse_args()
     chosen = [w for w in workloads(options.quick) if w.name.startswith(options.only)]
     names = options.servers or [*OURS, *PEERS, *(['uvloop'] if find_spec('uvloop') else [])]
