@@ -191,7 +191,7 @@ class FrameDecoder:
         try:
             while (size := self._frame_size()) is not None:
                 yield self._buffer.read_bytes(size)
-        finally:  # only now: discarding after each frame would move what is behind it as often as there are frames
+        finally:  # once, and not after each frame: a discard may have to move all that is left
             self._buffer.discard_read_bytes()
 
     def _frame_size(self) -> int | None:
@@ -542,7 +542,7 @@ def _client_seq_of(values: dict[str, Any]) -> int | None:
 
 def _build(cls: type[Any], values: dict[str, Any], version: int) -> Any:
     """Return a `cls` of those of `values` that it declares; null counts as missing."""
-    body = object.__new__(cls)  # `cls(**values)` would take longer than all the rest here
+    body = object.__new__(cls)  # with `cls(**values)` at the end all this took 1.2 times as long
     for attribute, name, kind, many, since, required in cls.FIELDS:
         value = values.get(name) if since <= version else None
         if value is None:

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,9 @@ class Server:
             command = [str(TESTS / 'bench_peers.py'), name]
         self.process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, encoding='utf-8')
         pin(self.process.pid, first=True)
-        host, _, port = self.process.stdout.readline().split()[-1].rpartition(':')
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit(f'{name} did not start')
+        host, _, port = line.split()[-1].rpartition(':')
         self.address = (host, int(port))
         self.tokens: list[str] = []
 
@@ -153,15 +156,13 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [w for w in workloads(options.quick) if w.name.startswith(options.only)]
     names = options.servers or [*OURS, *PEERS, *(['uvloop'] if find_spec('uvloop') else [])]
-    with tempfile.TemporaryDirectory() as folder:
-        load, servers = Load(), [Server(name, folder) for name in names]
-        try:
-            for server in servers:
-                warm_up(load, server, 0.2 if options.quick else 0.5)
-            figures = measure(servers, load, chosen, 2 if options.quick else options.rounds)
-        finally:
-            for part in load, *servers:
-                part.close()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        load, servers = stack.enter_context(closing(Load())), []
+        for name in names:
+            servers.append(stack.enter_context(closing(Server(name, folder))))
+            warm_up(load, servers[-1], 0.2 if options.quick else 0.5)
+        figures = measure(servers, load, chosen, 2 if options.quick else options.rounds)
     if options.json:
         print(json.dumps(figures, indent=1))
     else:

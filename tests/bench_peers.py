@@ -215,6 +215,8 @@ def announce(host: str, port: int) -> None:
 
 def main(kind: str) -> None:
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)  # what is sent to who has just left is no news here
+    if kind not in ('streams', 'protocol', 'uvloop', 'tuned', 'reactor'):
+        sys.exit(f'there is no {kind}')
     if kind == 'reactor':
         run_reactor()
     elif kind == 'uvloop':
