@@ -26,7 +26,7 @@ from protocol import (
     ListGroupMembersRequest, ListGroupMembersResponse, ListGroupsRequest, ListGroupsResponse,
     ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
     MessageAck, MessageRequest, MessageResponse, Packet, ProtocolError, QuitGroupRequest, QuitGroupResponse,
-    Serializer, TooLongFrame, User, decode, describe, encode)
+    Serializer, TooLongFrame, User, decode, describe, encode, message_template)
 
 # Helpers: frames by hand .............................................................................
 
@@ -1229,6 +1229,57 @@ def test_burst_with_a_rest_gives_the_room_of_what_was_read_back():
     assert (buffer.capacity, buffer.readable_bytes) == (1, 1)
 
 
+def test_wrapped_bytes_are_read_where_they_are():
+    data = b'\1\2\3\4rest'
+    buffer = ByteBuf(b'what there was')
+    buffer.mark_reader_index()
+    buffer.wrap(data)
+    assert buffer._data is data
+    assert (buffer.reader_index, buffer.writer_index, buffer.capacity) == (0, 8, 8)
+    assert buffer.get_bytes(2, 4) == b'\3\4re' and buffer.unpack(struct.Struct('>H')) == (0x0102,)
+    assert (buffer.read_int(), buffer.read_bytes(4)) == (0x01020304, b'rest')
+    with pytest.raises(IndexError):
+        buffer.read_byte()
+    buffer.reset_reader_index()
+    assert buffer.reader_index == 0  # the mark of what there was is gone with it
+
+
+@pytest.mark.parametrize('more', (b'', b'-', b'-and much more than there is room for' * 9))
+def test_writing_behind_wrapped_bytes_leaves_them_as_they_were(more):
+    data = b'wrapped'
+    buffer = ByteBuf()
+    buffer.wrap(data)
+    assert buffer.read_bytes(4) == b'wrap'
+    buffer.write_bytes(more)
+    assert (data, buffer.read_bytes(3 + len(more))) == (b'wrapped', b'ped' + more)
+
+
+@pytest.mark.parametrize('read', (0, 3, 7, 200))
+def test_discard_lets_go_of_wrapped_bytes(read):
+    data = bytes(range(200))
+    buffer = ByteBuf()
+    buffer.wrap(data)
+    buffer.read_bytes(read)
+    buffer.discard_read_bytes()
+    assert buffer._data is not data and buffer.capacity == 200 - read
+    buffer.write_bytes(b'more')
+    assert buffer.read_bytes(buffer.readable_bytes) == data[read:] + b'more'
+
+
+def test_a_decoder_copies_what_may_change_under_it():
+    frame = encode(DeliveryAck(message_id=7), 2)
+    decoder, changing = FrameDecoder(), bytearray(frame)
+    decoder.feed(changing)
+    changing[:] = bytes(len(changing))
+    assert list(decoder) == [frame]
+
+
+def test_a_decoder_copies_nothing_that_came_whole(moved):
+    frames = [encode(DeliveryAck(message_id=number), 2) for number in range(100)]
+    assert frames_of(FrameDecoder(), b''.join(frames), frames[0]) == [*frames, frames[0]]
+    assert sum(moved) == 0
+
+
 # 9. A second serializer ..............................................................................
 
 class HexJson(JsonSerializer):
@@ -1483,3 +1534,27 @@ def test_a_lone_surrogate_does_not_hide_behind_a_second_key(body):
 
 def test_a_reason_is_short_however_long_what_it_refuses():
     assert len(refusal('{"reason":"r","x":' + '9' * 60_000 + 'e9}', KICKED_NOTICE).reason) < 200
+
+
+# 11. Templates .......................................................................................
+
+NASTY_TEXTS = ('', 'hi', 'a "quoted" {brace} %s %d \\', 'two\nlines\0', '张三 🀄', '""}', 'x' * 4_096)
+
+
+@pytest.mark.parametrize('version', (1, 2))
+@pytest.mark.parametrize('name', ('alice', '张三', 'a%s', 'a"}b'))
+@pytest.mark.parametrize('text', NASTY_TEXTS, ids=lambda text: ascii(text[:9]))
+def test_a_template_fills_in_what_encode_would_write(version, name, text):
+    about = {'message': text, 'message_id': 12, 'sent_at': 1_700_000_000_000}
+    user = User(user_id=name, user_name=name)
+    for kind, fields in ((MessageResponse, {'from_user_id': name, 'from_user_name': name}),
+                         (GroupMessageResponse, {'from_group_id': '9f8e7d6c', 'from_user': user})):
+        fill = message_template(kind(message='whatever it was', **fields), version)
+        for _ in range(2):
+            assert fill(*about.values()) == encode(kind(**fields, **about), version)
+
+
+def test_a_template_refuses_a_lone_surrogate_like_encode():
+    fill = message_template(MessageResponse(from_user_id='bob', from_user_name='bob', message=''), 2)
+    with pytest.raises(ValueError):
+        fill('\ud800', 1, 1)

@@ -126,7 +126,7 @@ def test_it_keeps_nothing_that_it_has_handed_out(exercise):
     finally:
         tracemalloc.stop()
     expect(f'the memory that is in use when {count:,} frames of {len(frame):,} bytes have been handed out',
-           'little' if kept < count * len(frame) / 4 else f'{kept:,} bytes', 'little', FEED)
+           'little' if kept < count * len(frame) / 4 else f'{kept:,} bytes', 'little', WHOLE)
 
 
 def seconds(exercise, pieces, frames):
