@@ -27,7 +27,7 @@ import pytest
 import reactor
 from reactor import (
     ACCEPT_PAUSE, ACCEPTS_A_TICK, CLOSE_TIMEOUT, HIGH_WATER_MARK, INPUT_ENDED, LOW_WATER_MARK, MAX_WAIT,
-    READ_SIZE, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, State)
+    NO_TIMER, READ_ROUNDS, READ_SIZE, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, State)
 
 PATIENCE = 5.0  # seconds of real time until a test gives up
 SELECTORS = {'select': 'SelectSelector', 'poll': 'PollSelector', 'epoll': 'EpollSelector',
@@ -299,6 +299,50 @@ def test_what_reading_and_timers_queue_runs_in_the_same_tick(net, loop):
     wait_for_input(channel)
     loop.tick(0)
     assert log == [b'read', 'from a timer']
+
+
+@pytest.mark.parametrize('others', (READ_ROUNDS - 1, READ_ROUNDS))
+def test_who_becomes_ready_in_a_tick_is_read_in_it_a_few_times_over(net, loop, others):
+    """A chain: what the first channel receives makes the second readable, and so on."""
+    received, peers = [], []
+
+    def link(number):
+        def channel_read(self, message):
+            received.append(number)
+            if number < others:
+                peers[number + 1].sendall(b'x')
+                wait_for_input(channels[number + 1])
+        return handler(channel_read=channel_read)
+
+    pairs = [net.channel(link(number)) for number in range(others + 1)]
+    channels, peers = [channel for channel, _ in pairs], [peer for _, peer in pairs]
+    loop.before_flush.append(lambda: received.append('commit'))
+    peers[0].sendall(b'x')
+    wait_for_input(channels[0])
+    loop.tick(0)
+    assert received == [*range(min(others + 1, READ_ROUNDS)), 'commit']
+    loop.tick(0)
+    assert [number for number in received if number != 'commit'] == [*range(others + 1)]
+
+
+def test_nobody_is_read_twice_in_a_tick(net, loop):
+    received = []
+
+    def channel_read(self, message):
+        received.append(message)
+        if len(received) < 3:
+            peer.sendall(b'more')
+            wait_for_input(channel)
+    channel, peer = net.channel(handler(channel_read=channel_read))
+    other, other_peer = net.channel(handler(channel_read=lambda self, message: received.append('other')))
+    peer.sendall(b'first')
+    wait_for_input(channel)
+    other_peer.sendall(b'x')
+    wait_for_input(other)
+    loop.tick(0)
+    assert sorted(map(str, received)) == ["b'first'", 'other']
+    loop.tick(0)
+    assert received[-1] == b'more' and len(received) == 3
 
 
 def test_what_call_soon_queues_inside_call_soon_runs_in_the_next_tick(loop):
@@ -1903,3 +1947,38 @@ def test_an_idle_handler_added_to_an_active_channel_does_not_disturb_its_end(net
     channel.pipeline.add_last(IdleStateHandler(10), recorder)
     channel.abort()
     assert recorder.events == ['inactive'] and errors_in(caplog) == []
+
+
+# What many connections share .........................................................................
+
+def test_idle_handlers_share_the_timer_that_waits_for_nothing(net, loop, clock):
+    NO_TIMER.cancel()
+    NO_TIMER.run()
+    one, two = IdleStateHandler(5), IdleStateHandler(5)
+    events = []
+    first, _ = net.channel(one, handler(user_event=lambda self, event: events.append(event)))
+    second, _ = net.channel(two, handler(user_event=lambda self, event: events.append(event)))
+    first.abort()  # cancels its own timer, not the other's
+    clock.now += 6
+    loop.tick(0)
+    assert events == [READER_IDLE]
+
+
+def test_pipelines_of_one_make_are_linked_each_to_its_own(net):
+    log = []
+    pairs = [net.channel(handler(channel_read=lambda self, message: log.append((self.channel, message))))
+             for _ in range(3)]
+    for number, (channel, _) in enumerate(pairs):
+        channel.pipeline.head.channel_read(number)
+    assert log == [(channel, number) for number, (channel, _) in enumerate(pairs)]
+
+
+def test_a_channel_counts_what_it_has_sent(net, loop):
+    channel, peer = net.channel()
+    channel._socket.limit = 3
+    channel.write(b'hello')
+    assert (channel.sent, channel.buffered) == (0, 5)
+    loop.tick(0)
+    assert (channel.sent, channel.buffered) == (3, 2)
+    net.tick_until(lambda: channel.buffered == 0)
+    assert channel.sent == 5 and net.read(peer, 5) == b'hello'
