@@ -23,8 +23,8 @@ import pytest
 
 import store as store_module
 from store import (
-    APPLICATION_ID, FOREVER, SCHEMA_VERSION, TOKEN_LIFETIME, Entry, Kind, Store, StoreError, direct_stream,
-    hash_password, is_valid_name, name_key, normalize, password_matches)
+    APPLICATION_ID, FOREVER, RECENT, ROWS_A_STATEMENT, RUN, SCHEMA_VERSION, TOKEN_LIFETIME, Entry, Kind, Store,
+    StoreError, direct_stream, hash_password, is_valid_name, name_key, normalize, password_matches)
 
 # Helpers: to write ...................................................................................
 
@@ -1814,3 +1814,175 @@ def test_who_joined_and_quit_a_thousand_times_slows_no_question_about_now(store)
             change(Entry(kind, group, 'bob', '', None, 1), lambda is_durable: None)
         store.commit()
     assert steps() <= 2 * before
+
+
+# The index of streams, which is written behind ........................................................
+
+@pytest.fixture
+def small(monkeypatch):
+    """All that is done by the lump is done by very small ones."""
+    for name, size in ('RECENT', 3), ('RUN', 2), ('ROWS_A_STATEMENT', 2), ('HISTORY_STEP', 2):
+        monkeypatch.setattr(store_module, name, size)
+
+
+def indexed(store):
+    """What the index has on disk: stream -> ids."""
+    found = {}
+    for stream, last_id, text in store._db.execute('SELECT * FROM log_of_stream ORDER BY stream, last_id'):
+        run = store_module.json.loads(text)
+        assert run == sorted(run) and run[-1] == last_id and len(run) <= store_module.RUN
+        found.setdefault(stream, []).extend(run)
+    return found
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_a_random_walk_agrees_with_the_model_whatever_the_index_has_yet(path, small, seed):
+    test_a_random_walk_agrees_with_a_model_of_the_rules(path, seed)
+
+
+@pytest.mark.parametrize('count', (0, 1, 2, 3, 4, 5, 6, 7, 50))
+def test_everything_is_found_however_far_behind_the_index_is(path, small, count):
+    with closing(Store(path, 'off')) as store:
+        for number in range(count):
+            say(store, 'alice' if number % 3 else 'carol', 'bob')
+            store.commit()
+            expected = list(range(1, number + 2))
+            assert unread(store, 'bob') == expected and unread(store, 'bob', number) == [number + 1]
+            assert [e for limit in (1, 2, 5) for e in unread(store, 'bob', 0, limit)] == [
+                e for limit in (1, 2, 5) for e in expected[:limit]]
+            both = [*store.history_with('bob', 'alice', FOREVER), *store.history_with('bob', 'carol', FOREVER)]
+            assert sorted(ids(both)) == expected
+            for before in range(number + 2):
+                assert ids(store.history_with('bob', 'alice', before)) == [
+                    i for i in reversed(expected) if (i - 1) % 3 and i < before]
+
+
+@pytest.mark.parametrize('pending', (RECENT - 1, RECENT))
+def test_the_index_is_written_once_so_many_entries_wait_for_it(store, pending):
+    for number in range(pending):
+        say(store, f'user{number % 3}', 'bob')
+    store.commit()
+    assert indexed(store) == {}  # not with the tick that makes it too many, but with the next
+    say(store, 'user0', 'bob')
+    store.commit()
+    assert sum(map(len, indexed(store).values())) == (pending if pending == RECENT else 0)
+    assert sum(map(len, store._recent.values())) == store._recent_count == (1 if pending == RECENT else pending + 1)
+    assert unread(store, 'bob') == list(range(1, pending + 2))
+
+
+def test_a_hot_stream_is_written_in_runs(store):
+    for _ in range(RECENT):
+        say(store, 'alice', 'bob')
+    store.commit()
+    say(store, 'alice', 'bob')
+    store.commit()
+    assert value(store, 'SELECT count(*) FROM log_of_stream') == RECENT // RUN
+    assert indexed(store) == {'alice bob': list(range(1, RECENT + 1))}
+
+
+@pytest.mark.parametrize('count', (1, ROWS_A_STATEMENT - 1, ROWS_A_STATEMENT, ROWS_A_STATEMENT + 1, 200))
+def test_all_entries_of_a_tick_are_written_however_many(store, count):
+    said = [say(store, 'alice', 'bob', f'text {number}', number + 1) for number in range(count)]
+    store.commit()
+    assert store.unread('bob', 0, FOREVER) == said and value(store, 'SELECT count(*) FROM log') == count
+
+
+def test_what_the_index_lacked_when_the_process_died_is_found_again(path, small):
+    output, _ = run(path, '''
+import store as store_module
+store_module.RECENT, store_module.RUN = 5, 2
+store = Store(path, 'off')
+for number in range(12):
+    say('alice', 'bob', 'hi')
+    store.commit()
+print(sum(map(len, store._recent.values())))
+os.kill(os.getpid(), signal.SIGKILL)
+''')
+    assert 0 < int(output) < 12  # some were written, some not
+    with closing(Store(path, 'off')) as store:
+        assert unread(store, 'bob') == list(range(1, 13))
+        assert ids(store.history_with('bob', 'alice', FOREVER)) == list(range(12, 0, -1))
+        assert sum(map(len, indexed(store).values())) + store._recent_count == 12
+
+
+def test_an_index_that_could_not_be_written_is_written_later(store, small, caplog):
+    for number in range(4):
+        say(store, 'alice', 'bob')
+    store.commit()
+    poison(store)
+    say(store, 'alice', 'bob', 'poison')
+    assert store.commit() == [] and indexed(store) == {} and store._recent_count == 4
+    assert unread(store, 'bob') == [1, 2, 3, 4]
+    say(store, 'alice', 'bob', 'fine')
+    store.commit()
+    assert indexed(store) == {'alice bob': [1, 2, 3, 4]} and store._recent == {'alice bob': [5]}
+    assert unread(store, 'bob') == [1, 2, 3, 4, 5]
+
+
+def test_a_damaged_index_shows_nobody_what_others_were_told(store, small):
+    for number in range(4):
+        say(store, 'alice', 'bob')
+        say(store, 'alice', 'carol', 'for carol alone')
+        store.commit()
+    store._db.execute("UPDATE log_of_stream SET ids = '[1,2]', last_id = 2 WHERE stream = 'alice bob' AND last_id = 3")
+    assert {entry.text for entry in store.unread('bob', 0, 100)} == {'hi'}
+    assert {entry.text for entry in store.history_with('bob', 'alice', FOREVER)} == {'hi'}
+
+
+# The log of version 1 of the schema had two indexes of SQLite's own.
+VERSION_1 = '''
+    DROP TABLE log_of_stream; DROP INDEX log_of_sender;
+    CREATE INDEX log_of_stream ON log (stream);
+    CREATE UNIQUE INDEX log_of_sender ON log (sender, client_seq) WHERE client_seq IS NOT NULL;
+    PRAGMA user_version = 1'''
+
+
+def test_a_file_of_the_first_version_is_taken_over(path):
+    filled_file(path, RECENT + 300)  # more than is kept in memory
+    make_database(path, *VERSION_1.split(';'))
+    for _ in range(2):  # the second time it is one of this version
+        with closing(Store(path, 'off')) as store:
+            assert value(store, 'PRAGMA user_version') == SCHEMA_VERSION
+            assert unread(store, 'bob') == list(range(1, RECENT + 301))
+            assert store.last_client_seq('alice') == RECENT + 299
+            assert store.find_entry('alice', 7).text == 'text 7'
+    with closing(Store(path, 'off')) as store:
+        say(store, 'alice', 'bob', seq=7)
+        assert store.commit() == []  # that number is taken
+
+
+def test_a_broken_file_of_the_first_version_is_refused_and_left_as_it_was(path):
+    filled_file(path)
+    make_database(path, *VERSION_1.split(';'), 'DROP TABLE groups')
+    assert 'corrupt' in refusal(path)
+
+
+def test_a_history_of_long_ago_costs_as_much_as_one_of_today(tmp_path):
+    costs = []
+    for length in (2_000, 40_000):
+        with closing(Store(str(tmp_path / f'{length}.db'), 'off')) as store:
+            chatter(store, length, 'alice', 'bob')
+            say(store, 'alice', 'bob')
+            store.commit()
+            costs.append(steps(store, lambda: [next(store.history_with('bob', 'alice', 1_500)) for _ in range(10)]))
+    assert costs[1] < 1.5 * costs[0]
+
+
+@pytest.mark.parametrize('name, wrong', (('alice', ''), ('dora', ''), ('Alice', 'no valid'), ('a b', 'no valid')))
+def test_set_password_makes_or_changes_an_account_and_commits(path, name, wrong):
+    with closing(Store(path)) as store:
+        add_users(store, 'alice')
+        store.commit()
+        said = store.set_password(name, hash_password('new', COST))
+        assert wrong in said and bool(said) == bool(wrong)
+    with closing(Store(path)) as store:
+        assert store.user_exists(name) == (not wrong)
+        assert wrong or password_matches('new', store.password_of(name))
+
+
+def test_set_password_says_when_it_could_not_be_written(store):
+    fill_disk(store)
+    while not store.set_password(f'user{os.urandom(9).hex()}', PASSWORD):
+        pass
+    make_room(store)
+    assert store.set_password('bob', PASSWORD) == ''
