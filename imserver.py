@@ -10,16 +10,13 @@ and time (reactor.py), memory (store.py).  The pipeline of a connection:
 A request changes nothing when it is read.  It is judged (in part 3 if it was held), and becomes an entry of the log;
 in part 4 all entries are committed at once, and only then all hear: the sender its answer, the readers the message.
 
-      part 2   alice: message to bob  --judge-->  store.append(entry, then)
-      part 4   store.commit()         --then--->  acknowledge to alice, deliver to bob
-      part 5   one send to each
-
 A `Session` is *live*, and gets entries straight from the commit, or it is *lagging* (just logged in, or slow to read)
 and is fed from the log, a page a tick, until it has caught up.  What waits for it waits on disk.
 """
 from __future__ import annotations
 
 import argparse
+import functools
 import getpass
 import json
 import logging
@@ -27,15 +24,15 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import protocol
 from protocol import Command, Packet, ProtocolError, decode, encode
 from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer
 from store import (
-    FOREVER, MAX_NAME, SERVER_NAME, Entry, Kind, PasswordHash, Store, StoreError, Then, direct_stream, hash_password,
-    is_valid_name, name_key, normalize, password_matches)
+    FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, SERVER_NAME, Entry, Kind, PasswordHash, Store, StoreError, Then,
+    direct_stream, hash_password, is_valid_name, name_key, normalize, password_matches)
 
 MAX_GROUP_NAME = 64  # code points
 MAX_MESSAGE = 4_096  # code points: escaped and with its frame it fits MIN_MAX_BODY
@@ -44,12 +41,11 @@ MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last 
 HISTORY_LIMIT, HISTORY_DEFAULT = 100, 20  # messages of an answer
 HISTORY_SIZE = 262_144 - 4_096  # bytes of an answer's body, less a margin for all but the messages
 USERS_LIMIT, GROUPS_LIMIT = 200, 2_000  # of a list; so many groups with the longest names fit what a client takes
-PAGE = 256  # entries that a lagging session gets in a tick
-PAGES_A_TICK = 16  # lagging sessions that are fed in a tick: some 20 ms of work
+PAGE, PAGES_A_TICK = 256, 16  # entries that a lagging session gets in a tick; such sessions: some 20 ms of work
 SAVE_INTERVAL = 1.0  # seconds in which acknowledgements are gathered before they are written
 STOP_TIMEOUT, STOP_LOOK = 5.0, 0.02  # seconds for what is buffered when the server stops; between two looks at it
-MEMBERS_CACHE = 10_000  # groups whose members are kept in memory
-
+MEMBERS_CACHE, TEMPLATES = 10_000, 8_192  # groups whose members are kept; senders whose frames are, half encoded
+RUN_SIZE = MAX_MESSAGE  # characters of messages that are written to their readers at once
 logger = logging.getLogger('im.server')
 
 
@@ -57,7 +53,6 @@ logger = logging.getLogger('im.server')
 
 class Refused(Exception):
     """The peer asked for what it may not have: expected, and answered."""
-
     def __init__(self, code: str, reason: str) -> None:
         self.code, self.reason = code, reason
 
@@ -112,15 +107,15 @@ class FrameHandler(Handler):
 
     def _hand_on(self) -> None:
         frames = iter(self.decoder)
-        while self.channel.is_reading and (frame := self._next_of(frames)):
-            super().channel_read(frame)
-
-    def _next_of(self, frames: Iterator[bytes]) -> bytes | None:
-        try:
-            return next(frames, None)
-        except ProtocolError as error:
-            super().user_event(error)
-            return None
+        while self.channel.is_reading:
+            try:
+                frame = next(frames, None)
+            except ProtocolError as error:
+                super().user_event(error)
+                return
+            if frame is None:
+                return
+            self._next_channel_read.channel_read(frame)  # as super().channel_read does, in half the time
 
     def writability_changed(self) -> None:
         """A peer that does not read its answers is not read from."""
@@ -154,39 +149,36 @@ class PacketHandler(Handler):
         try:
             packet = decode(frame, self.version, protocol.REQUESTS)
         except protocol.BadPacket as error:
-            self._refuse(error)
-            return
-        super().channel_read(packet)
-
-    def _refuse(self, error: protocol.BadPacket) -> None:
-        logger.info('%s: bad packet: %s', self.channel.address, error)
-        self.write(protocol.ErrorResponse(command=error.command, code=error.code, reason=error.reason,
-                                          client_seq=error.client_seq))
-        self._bad_frames += 1
-        if self._bad_frames >= MAX_BAD_FRAMES:
-            self.channel.close()
+            logger.info('%s: bad packet: %s', self.channel.address, error)
+            self.write(protocol.ErrorResponse(**vars(error)))
+            self._bad_frames += 1
+            if self._bad_frames >= MAX_BAD_FRAMES:
+                self.channel.close()
+        else:
+            self._next_channel_read.channel_read(packet)
 
     def user_event(self, event: Any) -> None:
-        if not isinstance(event, ProtocolError):
-            super().user_event(event)
-            return
-        logger.info('%s: closed: %s', self.channel.address, event)
         if isinstance(event, protocol.TooLongFrame) and event.version == 2:
             self.version = self.session_version or 2
             self.write(protocol.ErrorResponse(command=event.command, code='bad_request', reason=str(event)))
-        self.channel.close()
+        if isinstance(event, ProtocolError):
+            logger.info('%s: closed: %s', self.channel.address, event)
+            self.channel.close()
+        else:
+            super().user_event(event)
 
     def write(self, message: Packet | bytes) -> None:
-        super().write(message if isinstance(message, bytes) else frame_for(message, self.version))
+        self._next_write.write(message if type(message) is bytes else frame_for(message, self.version))
 
 
 class HeartbeatHandler(Handler):
     """Answers heartbeats, whoever sends them."""
+    __slots__ = ()
     def channel_read(self, packet: Packet) -> None:
-        if isinstance(packet, protocol.HeartbeatRequest):
+        if type(packet) is protocol.HeartbeatRequest:
             self.channel.write(protocol.HeartbeatResponse())
         else:
-            super().channel_read(packet)
+            self._next_channel_read.channel_read(packet)
 
 
 # Who it is ...........................................................................................
@@ -200,35 +192,30 @@ class PeerHandler(Handler):
 
     def user_event(self, event: Any) -> None:
         if event is READER_IDLE:
-            logger.info('%s: closed: silent for %g s', self.channel.address, self.server.options.idle)
-            self.channel.close()
+            self.give_up(f'silent for {self.server.options.idle:g} s')
         elif event is INPUT_ENDED:
             self.end()
             self.server.store.after_commit(lambda is_durable: self.channel.close())  # answers that wait go first
         else:
             super().user_event(event)
 
-    def channel_inactive(self) -> None:
-        self.end()
+    def give_up(self, reason: str) -> None:
+        logger.info('%s: closed: %s', self.channel.address, reason)
+        self.channel.close()
+
+    def channel_inactive(self) -> None: self.end()
 
 
 class LoginHandler(PeerHandler):
     """Nobody is logged in.  Judges one LOGIN_REQUEST at a time; at a good one a Session takes its place."""
     __slots__ = ('_timer', '_deadline', '_time_left')
 
-    def channel_active(self) -> None:
-        self.start_clock(self.server.options.login_timeout)
+    def channel_active(self) -> None: self.start_clock(self.server.options.login_timeout)
+    def end(self) -> None: self._timer.cancel()
 
     def start_clock(self, seconds: float) -> None:
         loop = self.channel.loop
-        self._deadline, self._timer = loop.time() + seconds, loop.call_later(seconds, self._time_is_up)
-
-    def _time_is_up(self) -> None:
-        logger.info('%s: closed: did not log in', self.channel.address)
-        self.channel.close()
-
-    def end(self) -> None:
-        self._timer.cancel()
+        self._deadline, self._timer = loop.time() + seconds, loop.call_later(seconds, self.give_up, 'did not log in')
 
     def channel_read(self, packet: Packet) -> None:
         if packet.COMMAND != Command.LOGIN_REQUEST:
@@ -255,7 +242,9 @@ class LoginHandler(PeerHandler):
             self._in_worker(lambda: password_matches(request.password, known),
                             lambda is_good: self._check(request, name, is_good))
         else:
-            self.server.judge_new_name(name)
+            need(is_valid_name(name), 'invalid_name', f'a name has 1 to {MAX_NAME} letters, digits, "_", "-" or "."')
+            need(not store.name_is_taken(name_key(name)), 'invalid_name', 'a user has a name that looks the same')
+            need(not self.server.options.closed_registration, 'registration_closed', 'new accounts are not taken')
             self._in_worker(lambda: hash_password(request.password, self.server.options.password_cost),
                             lambda password: self._register(request, name, password))
 
@@ -317,8 +306,7 @@ class Session(PeerHandler):
         super().__init__(server, frames, packets)
         self.user_id = user_id
         self.version = packets.session_version = packets.version
-        self.is_live, self.has_ended = False, False
-        self._sent_mark = 0  # bytes written to the channel by the time the last entry was
+        self.is_live, self.has_ended, self._sent_mark = False, False, 0  # what `channel.sent` is once the last entry is
         frames.decoder.max_body = server.options.max_body
 
     def begin(self, resume_after: int | None, token: str | None) -> None:
@@ -340,13 +328,12 @@ class Session(PeerHandler):
 
     def end(self) -> None:
         """The user is no longer reached here.  What was not acknowledged stays in the log."""
-        if self.has_ended:
-            return
-        self.has_ended = True
-        del self.server.sessions[self.user_id]
-        self.note_sent()
-        self.server.store.save_delivered(self.user_id)
-        logger.info('%s: %s is no longer here', self.channel.address, self.user_id)
+        if not self.has_ended:
+            self.has_ended = True
+            del self.server.sessions[self.user_id]
+            self.note_sent()
+            self.server.store.save_delivered(self.user_id)
+            logger.info('%s: %s is no longer here', self.channel.address, self.user_id)
 
     def kick(self) -> None:
         self.end()
@@ -354,13 +341,15 @@ class Session(PeerHandler):
         self.channel.loop.call_soon(self.send, protocol.KickedNotice(reason='logged in elsewhere'))
         self.channel.loop.call_soon(self.channel.close)
 
-    def deliver(self, entry: Entry, frame: bytes) -> None:
-        """Write a committed entry, unless this session lags; then it will get it from the log."""
-        self.is_live = self.is_live and self.channel.is_writable
+    def deliver(self, message_id: int, frames: bytes) -> None:
+        """Write committed entries up to that id, unless this session lags; then it will get them from the log."""
+        channel = self.channel
+        self.is_live = self.is_live and channel.is_writable
         if self.is_live:
-            self.channel.write(frame)
-            self.sent_id, self._sent_mark = entry.message_id, self.channel.written
+            channel.write(frames)
+            self.sent_id = message_id
             if self.version == 1:
+                self._sent_mark = channel.sent + channel.buffered
                 self.server.save_later()
 
     def feed(self) -> None:
@@ -370,7 +359,7 @@ class Session(PeerHandler):
         page = self.server.store.unread(self.user_id, self.sent_id, PAGE)
         self.is_live = True
         for entry in page:
-            self.deliver(entry, frame_for(self.server.packet_of(entry), self.version))
+            self.deliver(entry.message_id, self.server.frame_of(entry, self.version))
         if len(page) == PAGE or not self.is_live:
             self.is_live = False
             self.server.feed_later(self)
@@ -389,7 +378,7 @@ class Session(PeerHandler):
 
     def note_sent(self) -> None:
         """Version 1 acknowledges nothing: what was sent counts as delivered once it has left the write buffer."""
-        if self.version == 1 and self._sent_mark <= self.channel.written - self.channel.buffered:
+        if self.version == 1 and self._sent_mark <= self.channel.sent:
             self.acknowledge(self.sent_id)
 
     def channel_read(self, packet: Packet) -> None:
@@ -400,6 +389,8 @@ class Session(PeerHandler):
             handle(self, request)
         except Refused as refused:
             self.send(refusal(request, refused, self.channel.address))
+
+    def on_delivery_ack(self, request: Any) -> None: self.acknowledge(request.message_id)
 
     def on_login_request(self, request: Packet) -> None:
         raise Refused('already_logged_in', f'you are logged in as {self.user_id}; log out first')
@@ -414,18 +405,15 @@ class Session(PeerHandler):
         self.channel.pipeline.replace(self, login)
         login.start_clock(self.server.options.login_timeout)
 
-    def on_delivery_ack(self, request: Any) -> None:
-        self.acknowledge(request.message_id)
-
     def on_message_request(self, request: Any) -> None:
         recipient = normalize(request.to_user_id)
-        entry = self._entry(Kind.MESSAGE, request, direct_stream(self.user_id, recipient), request.message)
+        entry = self._entry(MESSAGE, request, direct_stream(self.user_id, recipient), request.message)
         if not self._answer_repeat(request, entry):
             self._need_user(recipient)
             self._append_text(request, entry)
 
     def on_group_message_request(self, request: Any) -> None:
-        entry = self._entry(Kind.GROUP_MESSAGE, request, request.to_group_id, request.message)
+        entry = self._entry(GROUP_MESSAGE, request, request.to_group_id, request.message)
         if not self._answer_repeat(request, entry):
             self._need_member(request.to_group_id, self.user_id in self.server.members(request.to_group_id))
             self._append_text(request, entry)
@@ -457,14 +445,14 @@ class Session(PeerHandler):
             self._append(request, entry, store.quit_group)
 
     def _entry(self, kind: Kind, request: Any, stream: str, text: str) -> Entry:
-        client_seq = request.client_seq if self.version == 2 else None
-        need(client_seq is None or client_seq > 0, 'bad_request', 'clientSeq begins at 1')
+        client_seq = request.client_seq if self.version == 2 else 0
+        need(client_seq > 0 or self.version == 1, 'bad_request', 'clientSeq begins at 1')
         return Entry(kind, stream, self.user_id, text, client_seq, int(self.server.wall_clock() * 1000))
 
     def _answer_repeat(self, request: Packet, entry: Entry) -> bool:
         """Answer again if `entry` was made before, whatever has become of the right to it; return whether it was."""
         store, client_seq = self.server.store, entry.client_seq
-        if client_seq is None or client_seq > store.last_client_seq(self.user_id):
+        if not client_seq or client_seq > store.last_client_seq(self.user_id):
             return False
         first = store.find_entry(self.user_id, client_seq)
         need(first and first.is_repeated_by(entry), 'seq_conflict', f'clientSeq {client_seq} was something else')
@@ -472,42 +460,44 @@ class Session(PeerHandler):
         return True
 
     def _append_text(self, request: Packet, entry: Entry) -> None:
-        need(entry.text, 'bad_request', 'the message is empty')
-        need(len(entry.text) <= MAX_MESSAGE, 'message_too_long', f'a message has at most {MAX_MESSAGE} characters')
-        self._append(request, entry, self.server.store.append)
+        if not 0 < len(entry.text) <= MAX_MESSAGE:
+            need(entry.text, 'bad_request', 'the message is empty')
+            raise Refused('message_too_long', f'a message has at most {MAX_MESSAGE} characters')
+        self.server.store.append(entry, functools.partial(self._answer, request, entry))
 
     def _append(self, request: Packet, entry: Entry, append: Callable[[Entry, Then], None]) -> None:
         """Answer once it is known whether `entry` is on disk.  What changes membership holds what is behind it."""
-        holds = entry.kind not in (Kind.MESSAGE, Kind.GROUP_MESSAGE)
+        holds = entry.kind > GROUP_MESSAGE
 
-        def then(is_durable: bool) -> None:
-            if self.server.store.is_durable(entry):  # a repeated one is, though this tick may have failed
-                self._confirm(entry)
-            else:
-                self.send(refusal(request, NOT_WRITTEN, self.channel.address))
+        def then(is_durable: bool) -> None:  # a repeated one is, though this tick may have failed
+            self._answer(request, entry, is_durable or self.server.store.is_durable(entry))
             if holds:
                 self.frames.release()
         if holds:
             self.frames.hold()
         append(entry, then)
 
-    def _confirm(self, entry: Entry) -> None:
-        """Answer the request that made `entry`: now it is durable."""
-        client_seq = entry.client_seq
-        if entry.kind is Kind.CREATE_GROUP:
+    def _answer(self, request: Packet, entry: Entry, is_durable: bool) -> None:
+        """Answer the request that made `entry`."""
+        client_seq = entry.client_seq or None
+        if not is_durable:
+            self.send(refusal(request, NOT_WRITTEN, self.channel.address))
+        elif entry.kind is MESSAGE or entry.kind is GROUP_MESSAGE:
+            if self.version == 2:
+                about = {'message_id': entry.message_id, 'sent_at': entry.sent_at}
+                self.send(protocol.MessageAck(client_seq=client_seq, **about))
+        elif entry.kind is Kind.CREATE_GROUP:
             response = self.server.packet_of(entry)
             unknown = set(json.loads(entry.text)[1]) - set(response.user_name_list)
             response.unknown_user_id_list, response.client_seq = sorted(unknown) or None, client_seq
             self.send(response)
-        elif entry.kind is Kind.JOIN_GROUP:
-            self.send(protocol.JoinGroupResponse(group_id=entry.stream, success=True, client_seq=client_seq))
-        elif entry.kind is Kind.QUIT_GROUP:
-            self.send(protocol.QuitGroupResponse(group_id=entry.stream, success=True, client_seq=client_seq))
-        elif self.version == 2:
-            self.send(protocol.MessageAck(client_seq=client_seq, message_id=entry.message_id, sent_at=entry.sent_at))
+        else:
+            response = protocol.PACKETS[request.COMMAND + 1]  # a response has the number after its request's
+            self.send(response(group_id=entry.stream, success=True, client_seq=client_seq))
 
     def _need_user(self, user_id: str) -> None:
-        need(self.server.store.user_exists(user_id), 'unknown_user', f'there is no user {user_id}')
+        if not self.server.store.user_exists(user_id):
+            raise Refused('unknown_user', f'there is no user {user_id}')
 
     def _need_member(self, group_id: str, is_member: bool) -> None:
         need(is_member or self.server.store.group_exists(group_id), 'unknown_group', 'there is no such group')
@@ -521,8 +511,8 @@ class Session(PeerHandler):
     def on_list_group_members_request(self, request: Any) -> None:
         store, group_id = self.server.store, request.group_id
         self._need_member(group_id, store.is_member(self.user_id, group_id))
-        members = [self.server.user(user_id) for user_id in store.members(group_id, store.committed_id)]
-        self.send(protocol.ListGroupMembersResponse(group_id=group_id, session_list=members))
+        members = map(self.server.user, store.members(group_id, store.committed_id))
+        self.send(protocol.ListGroupMembersResponse(group_id=group_id, session_list=list(members)))
 
     @_question
     def on_list_users_request(self, request: Packet) -> None:
@@ -557,26 +547,49 @@ class Session(PeerHandler):
 
 def _page_of(newest_first: Iterator[Entry], limit: int) -> tuple[list[protocol.HistoryMessage], bool]:
     """At most `limit` messages and HISTORY_SIZE bytes, oldest first, and whether there are more."""
-    page, size = deque[protocol.HistoryMessage](), 0
+    page, size = [], 0
     for entry in newest_first:
         size += len(json.dumps(entry.text, ensure_ascii=False).encode()) + 250  # the rest of it: names and numbers
         if len(page) == limit or size > HISTORY_SIZE:
-            return list(page), True
-        page.appendleft(protocol.HistoryMessage(message_id=entry.message_id, sent_at=entry.sent_at,
-                                                from_user_id=entry.sender, message=entry.text))
-    return list(page), False
+            return page[::-1], True
+        page.append(protocol.HistoryMessage(message_id=entry.message_id, sent_at=entry.sent_at,
+                                            from_user_id=entry.sender, message=entry.text))
+    return page[::-1], False
 
 
 # Command.MESSAGE_REQUEST -> Session.on_message_request, and so on; a request without its method fails here, at once.
-REQUEST_HANDLERS = {command: getattr(Session, f'on_{command.name.lower()}')
+REQUEST_HANDLERS = {int(command): getattr(Session, f'on_{command.name.lower()}')
                     for command in protocol.REQUESTS - {Command.HEARTBEAT_REQUEST}}
 
 
 # The whole ...........................................................................................
 
+def _runs_of(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Cut into runs with the same readers: neighbours in a stream, RUN_SIZE characters; a join or quit stands alone."""
+    run, size = [], 0
+    for entry in entries:
+        length = len(entry.text) if entry.kind <= GROUP_MESSAGE else RUN_SIZE + 1
+        size += length
+        if run and (size > RUN_SIZE or entry.stream != run[-1].stream):
+            yield run
+            run, size = [], length
+        run.append(entry)
+    if run:
+        yield run
+
+
+@functools.lru_cache(TEMPLATES)
+def _template(sender: str, group_id: str, version: int) -> Callable[[str, int, int], bytes]:
+    """What makes the frames of a sender's messages to a group, or to a user ('')."""
+    packet: Any = protocol.MessageResponse(from_user_id=sender, from_user_name=sender, message='')
+    if group_id:
+        user = protocol.User(user_id=sender, user_name=sender)
+        packet = protocol.GroupMessageResponse(from_group_id=group_id, from_user=user, message='')
+    return protocol.message_template(packet, version)
+
+
 class Server:
     """Joins loop, store and sessions.  `options` are those of `make_parser`; `wall_clock`: seconds since 1970."""
-
     def __init__(self, loop: EventLoop, store: Store, options: argparse.Namespace,
                  wall_clock: Callable[[], float] = time.time) -> None:
         self.loop, self.store, self.options, self.wall_clock = loop, store, options, wall_clock
@@ -595,32 +608,34 @@ class Server:
 
     def _before_flush(self) -> None:
         """Part 4 of each tick: commit, answer, deliver, feed."""
-        for entry in self.store.commit():
+        for run in _runs_of(self.store.commit()):
             try:
-                self._deliver(entry)
+                self._deliver(run)
             except Exception:  # a bug of ours must not leave a gap behind which newer entries are acknowledged
-                logger.exception('bug: %d was not delivered; all are fed from the log', entry.message_id)
-                self._feed_all(entry.message_id)
+                logger.exception('bug: %d was not delivered; all are fed from the log', run[-1].message_id)
+                self._feed_all(run[-1].message_id)
         for _ in range(min(len(self._lagging), PAGES_A_TICK)):
             self._lagging.popleft().feed()
         if self._lagging:
-            self.loop.call_soon(lambda: None)  # the next tick is not to wait for a socket
+            self.feed_later()  # the next tick is not to wait for a socket
 
-    def _deliver(self, entry: Entry) -> None:
+    def _deliver(self, run: list[Entry]) -> None:
         frames: dict[int, bytes] = {}  # by version: encoded once, however many read it
-        for session in filter(None, map(self.sessions.get, self._readers_of(entry))):
-            if session.version not in frames:
-                frames[session.version] = frame_for(self.packet_of(entry), session.version)
-            session.deliver(entry, frames[session.version])
+        last_id, sessions = run[-1].message_id, self.sessions
+        for user_id in self._readers_of(run[0]):
+            if session := sessions.get(user_id):
+                if (version := session.version) not in frames:
+                    frames[version] = b''.join([self.frame_of(entry, version) for entry in run])
+                session.deliver(last_id, frames[version])
+        self._applied_id = last_id
 
-    def _readers_of(self, entry: Entry) -> set[str]:
-        if entry.kind is Kind.MESSAGE:
-            self._applied_id = entry.message_id
-            return {entry.recipient}
+    def _readers_of(self, entry: Entry) -> Iterable[str]:
+        if entry.kind is MESSAGE:
+            return entry.recipient,
         members = self.members(entry.stream)
-        self._applied_id = entry.message_id
-        if entry.kind is Kind.GROUP_MESSAGE:
+        if entry.kind is GROUP_MESSAGE:
             return members
+        self._applied_id = entry.message_id
         readers = members - {entry.sender}  # who creates, joins or quits has the answer instead
         self._members[entry.stream] = readers if entry.kind is Kind.QUIT_GROUP else members | {entry.sender}
         return readers
@@ -634,40 +649,36 @@ class Server:
             self._members[group_id] = members
         return members
 
+    def frame_of(self, entry: Entry, version: int) -> bytes:
+        """The frame that tells a reader of `entry`."""
+        if entry.kind is MESSAGE or entry.kind is GROUP_MESSAGE:
+            fill = _template(entry.sender, '' if entry.kind is MESSAGE else entry.stream, version)
+            return fill(entry.text, entry.message_id, entry.sent_at)
+        return frame_for(self.packet_of(entry), version)
+
     def packet_of(self, entry: Entry) -> Any:
-        """The packet that tells a reader of `entry`."""
-        common: dict[str, Any] = {'message_id': entry.message_id, 'sent_at': entry.sent_at}
-        name, group_id = entry.sender, entry.stream
-        if entry.kind is Kind.MESSAGE:
-            return protocol.MessageResponse(from_user_id=name, from_user_name=name, message=entry.text, **common)
-        sender = protocol.User(user_id=name, user_name=name)
-        if entry.kind is Kind.GROUP_MESSAGE:
-            return protocol.GroupMessageResponse(from_group_id=group_id, from_user=sender, message=entry.text, **common)
+        """The packet that tells a reader of a change of membership."""
+        common: dict[str, Any] = {'group_id': entry.stream, 'message_id': entry.message_id, 'sent_at': entry.sent_at}
         if entry.kind is Kind.CREATE_GROUP:
-            members = self.store.members(group_id, entry.message_id)
-            return protocol.CreateGroupResponse(success=True, group_id=group_id, user_name_list=members,
-                                                group_name=self.store.group_name(group_id), **common)
+            members = self.store.members(entry.stream, entry.message_id)
+            name = self.store.group_name(entry.stream)
+            return protocol.CreateGroupResponse(success=True, user_name_list=members, group_name=name, **common)
         event = 'joined' if entry.kind is Kind.JOIN_GROUP else 'left'
-        return protocol.GroupNotice(group_id=group_id, event=event, user=sender, **common)
+        user = protocol.User(user_id=entry.sender, user_name=entry.sender)
+        return protocol.GroupNotice(event=event, user=user, **common)
 
     def user(self, user_id: str) -> protocol.User:
         return protocol.User(user_id=user_id, user_name=user_id, online=user_id in self.sessions)
 
-    def judge_new_name(self, name: str) -> None:
-        """Raise Refused when nobody may register by that name."""
-        need(is_valid_name(name), 'invalid_name', f'a name has 1 to {MAX_NAME} letters, digits, "_", "-" or "."')
-        need(not self.store.name_is_taken(name_key(name)), 'invalid_name', 'a user has a name that looks the same')
-        need(not self.options.closed_registration, 'registration_closed', 'new accounts are not taken')
-
-    def feed_later(self, session: Session) -> None:  # in part 4 of this tick, or of the next
-        self._lagging.append(session)
+    def feed_later(self, *sessions: Session) -> None:  # in part 4 of this tick, or of the next
+        self._lagging.extend(sessions)
         self.loop.call_soon(lambda: None)
 
     def _feed_all(self, applied_id: int) -> None:
         self._members, self._applied_id = {}, applied_id
         for session in self.sessions.values():
             session.is_live = False
-            self.feed_later(session)
+        self.feed_later(*self.sessions.values())
 
     def save_later(self) -> None:
         if self._save_timer is None:
@@ -710,7 +721,6 @@ class Server:
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
-
     def error(self, message: object) -> NoReturn:
         self.exit(2, f'{self.prog}: {message}\n')
 
@@ -738,8 +748,7 @@ def make_parser() -> Parser:
     add('--max-group', type=_between(1, 3000), default=500, metavar='N', help='members of a group')
     add('--password-cost', type=_between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
     add('--closed-registration', action='store_true', help='only accounts that exist may log in')
-    add('--set-password', metavar='NAME', default=argparse.SUPPRESS,
-        help='make or reset the account NAME in --db, and exit; the password: IM_PASSWORD, or asked for')
+    add('--set-password', metavar='NAME', default=argparse.SUPPRESS, help='make an account or reset it, and exit')
     add('--log-level', choices=('debug', 'info', 'warning', 'error'), default='info', help='what is logged on stderr')
     return parser
 
@@ -755,17 +764,9 @@ def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> 
         parser.exit(130)
     if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
         parser.error('the name and the password must be text')
-    new = hash_password(password, options.password_cost)
-    if store.user_exists(name):
-        store.change_password(name, new)
-    elif is_valid_name(name) and not store.name_is_taken(name_key(name)):
-        store.add_user(name, name_key(name), new)
-    else:
-        parser.error(f'{name!r} is no valid name, or looks like one that is taken')
-    outcome: list[bool] = []
-    store.after_commit(outcome.append)
+    wrong = store.set_password(name, hash_password(password, options.password_cost))
     store.close()
-    print(f'{name} has a new password') if outcome[0] else parser.error('the database could not be written')
+    parser.error(wrong) if wrong else print(f'{name} has a new password')
 
 
 def main() -> None:
@@ -778,20 +779,19 @@ def main() -> None:
         parser.error(error)
     if hasattr(options, 'set_password'):
         return _set_password(parser, store, options)
-    loop = EventLoop()
     try:
-        server = Server(loop, store, options)
+        server = Server(EventLoop(), store, options)
     except OSError as error:
         store.close()
         reason = (error.strerror or str(error)).partition(' (while')[0]  # what create_server adds says it again
         parser.error(f'cannot listen on {options.host} port {options.port}: {reason} (--port N: on another)')
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
+        server.loop.add_signal_handler(number, server.stop)
     host, port = server.listener.address
     if not host.startswith('127.') and host != '::1':
         logger.warning('passwords and messages cross the network in the clear: anyone on the way can read them')
     print(f'listening on {f"[{host}]" if ":" in host else host}:{port}', flush=True)
-    loop.run()
+    server.loop.run()
     server.close()
 
 

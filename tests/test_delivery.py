@@ -22,7 +22,7 @@ from protocol import (
     ListGroupsResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, LogoutRequest,
     LogoutResponse, MessageAck, MessageRequest, MessageResponse, QuitGroupRequest, QuitGroupResponse, User,
 )
-from reactor import HIGH_WATER_MARK
+from reactor import HIGH_WATER_MARK, Channel
 from store import name_key
 
 LONGEST = 4096  # characters of a message
@@ -1202,3 +1202,80 @@ def test_longest_list_of_members_fits_what_a_client_takes():
     assert len(protocol.encode(packet, 2)) <= protocol.MAX_BODY_CLIENT
     with pytest.raises(SystemExit):
         imserver.make_parser().parse_args(['--max-group', '3001'])
+
+
+# Runs: what a tick brought for the same readers is one write ..........................................
+
+def writes_to(channel, monkeypatch):
+    """A list of the sizes of what is written to that channel from now on."""
+    sizes, write = [], Channel.write
+
+    def spy(self, message):
+        if self is channel:
+            sizes.append(len(message) if isinstance(message, bytes) else 0)
+        write(self, message)
+    monkeypatch.setattr(Channel, 'write', spy)
+    return sizes
+
+
+@pytest.mark.parametrize('version', (1, 2))
+def test_messages_of_one_tick_are_one_write_to_each_reader(world, monkeypatch, version):
+    alice, bob = world.login('alice', version=1), world.login('bob', version=version)
+    sizes = writes_to(bob.channel, monkeypatch)
+    alice.send(*[protocol.MessageRequest(to_user_id='bob', message=f'text {number}') for number in range(20)])
+    assert [bob.expect(protocol.MessageResponse).message for _ in range(20)] == [f'text {n}' for n in range(20)]
+    assert len(sizes) == 1
+
+
+def test_a_run_is_no_longer_than_one_long_message(world, monkeypatch):
+    alice, bob = world.login('alice', version=1), world.login('bob', version=1)
+    sizes = writes_to(bob.channel, monkeypatch)
+    half = imserver.RUN_SIZE // 2
+    texts = ['x' * half, 'y' * half, 'z', 'x' * imserver.RUN_SIZE, 'end']
+    alice.send(*[protocol.MessageRequest(to_user_id='bob', message=text) for text in texts])
+    assert [bob.expect(protocol.MessageResponse).message for _ in texts] == texts
+    assert [size // half for size in sizes] == [2, 0, 2, 0]
+
+
+def test_runs_keep_the_order_of_ids_across_streams(world):
+    alice, bob = world.login('alice'), world.login('bob')
+    group = alice.create('bob')
+    bob.expect(protocol.CreateGroupResponse)
+    for number in range(9):
+        kind, target = ((protocol.MessageRequest, {'to_user_id': 'bob'}) if number % 3 else
+                        (protocol.GroupMessageRequest, {'to_group_id': group}))
+        alice.send(kind(message=f'text {number}', client_seq=alice.next_seq(), **target))
+    got = bob.receive_all()
+    assert [packet.message for packet in got] == [f'text {number}' for number in range(9)]
+    assert [packet.message_id for packet in got] == list(range(2, 11))
+
+
+def test_who_joins_between_two_messages_of_a_tick_gets_the_second_only(world):
+    alice, bob, carol = world.login('alice'), world.login('bob'), world.login('carol')
+    group = alice.create('bob')
+    bob.expect(protocol.CreateGroupResponse)
+    server = world.server
+    stream = {'kind': imserver.GROUP_MESSAGE, 'stream': group, 'sender': 'alice', 'client_seq': 0, 'sent_at': 1}
+    server.store.append(imserver.Entry(text='before', **stream), print)
+    server.store.append(imserver.Entry(text='before too', **stream), print)
+    join = {**stream, 'kind': imserver.Kind.JOIN_GROUP, 'sender': 'carol'}
+    server.store.join_group(imserver.Entry(text='', **join), print)
+    server.store.append(imserver.Entry(text='after', **stream), print)
+    world.loop.call_soon(lambda: None)
+    assert [packet.message for packet in carol.receive_all()] == ['after']
+    assert [getattr(packet, 'message', 'joined') for packet in bob.receive_all()] == [
+        'before', 'before too', 'joined', 'after']
+
+
+def test_messages_sent_again_are_answered_in_one_tick(world):
+    """Who comes back with a thousand unanswered messages does not wait a thousand ticks."""
+    alice = world.login('alice')
+    world.login('bob')
+    requests = [protocol.MessageRequest(to_user_id='bob', message='hi', client_seq=seq) for seq in range(1, 201)]
+    alice.send(*requests)
+    first = [alice.expect(protocol.MessageAck) for _ in requests]
+    commits = []
+    world.loop.before_flush.append(lambda: commits.append(world.loop))
+    alice.send(*requests)
+    assert [alice.expect(protocol.MessageAck) for _ in requests] == first
+    assert len(commits) < 20

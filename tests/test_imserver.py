@@ -1123,7 +1123,9 @@ def test_signal_ends_it_with_what_is_buffered_sent(tmp_path, number):
 def test_second_signal_ends_it_at_once(tmp_path):
     with running(tmp_path) as (process, port), call(port, ask_login('alice')) as alice:
         read_packets(alice, 1)
-        for number in signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT:  # both find it running
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # stopped indeed: else it may act on the first before the second
+        for number in signal.SIGTERM, signal.SIGINT, signal.SIGCONT:  # both find it running
             process.send_signal(number)
         assert process.wait(30) == 1
         assert 'Traceback' not in process.stderr.read()
