@@ -48,7 +48,8 @@ class Relay:
         if command == 3:
             other = self.users.get(body['toUserId'])
             if other:
-                other.send(frame_of(4, {'fromUserId': peer.name, 'fromUserName': peer.name, 'message': body['message']}))
+                answer = {'fromUserId': peer.name, 'fromUserName': peer.name, 'message': body['message']}
+                other.send(frame_of(4, answer))
         elif command == 15:
             frame = frame_of(16, {'fromGroupId': body['toGroupId'], 'message': body['message'],
                                   'fromUser': {'userId': peer.name, 'userName': peer.name}})
@@ -128,8 +129,7 @@ class PacketRelay(Relay):
         kind, name = type(packet), peer.name
         if kind is protocol.MessageRequest:
             if other := self.users.get(packet.to_user_id):
-                other.send(encode(protocol.MessageResponse(from_user_id=name, from_user_name=name,
-                                                           message=packet.message), 1))
+                other.send(peer.fill(packet.message, 0, 0))
         elif kind is protocol.GroupMessageRequest:
             user = protocol.User(user_id=name, user_name=name)
             self.send_to(self.groups[packet.to_group_id], encode(protocol.GroupMessageResponse(
@@ -138,6 +138,8 @@ class PacketRelay(Relay):
             peer.send(encode(protocol.HeartbeatResponse(), 1))
         elif kind is protocol.LoginRequest:
             self.handle(peer, 1, {'userName': packet.user_name})
+            peer.fill = protocol.message_template(
+                protocol.MessageResponse(from_user_id=peer.name, from_user_name=peer.name, message=''), 1)
         elif kind is protocol.CreateGroupRequest:
             self.handle(peer, 7, {'userIdList': packet.user_id_list})
 
@@ -170,14 +172,30 @@ class TunedProtocol(asyncio.Protocol):
         self.relay.leave(self)
 
 
+class TickRelay(PacketRelay):
+    """What is for a group is told in part 4 of the tick: all that a tick brought for it is one write to a member."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[int, tuple[list[str], list[bytes]]] = {}  # by the identity of the list of members
+
+    def send_to(self, names: list[str], frame: bytes) -> None:
+        self.waiting.setdefault(id(names), (names, []))[1].append(frame)
+
+    def before_flush(self) -> None:
+        for names, frames in self.waiting.values():
+            super().send_to(names, b''.join(frames))
+        self.waiting.clear()
+
+
 class RelayHandler(Handler):
     """Our reactor: the same behind a channel."""
 
-    def __init__(self, relay: PacketRelay) -> None:
+    def __init__(self, relay: TickRelay) -> None:
         self.relay, self.decoder, self.name = relay, FrameDecoder(), ''
 
-    def send(self, frame: bytes) -> None:
-        self.channel.write(frame)
+    def channel_active(self) -> None:
+        self.send = self.channel.write
 
     def channel_read(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -189,10 +207,11 @@ class RelayHandler(Handler):
 
 
 def run_reactor() -> None:
-    loop, relay = EventLoop(), PacketRelay()
+    loop, relay = EventLoop(), TickRelay()
 
     def initialize(channel: Channel) -> None:
         channel.pipeline.add_last(RelayHandler(relay))
+    loop.before_flush.append(relay.before_flush)
     announce(*Listener(loop, '127.0.0.1', 0, initialize).address)
     loop.run()
 
