@@ -47,7 +47,7 @@ APPLICATION_ID = 0x12345678  # marks the file as ours, see PRAGMA application_id
 FOREVER = 2**63 - 1  # greater than any message id
 CACHE_SIZE = 100_000  # entries of a cache before it starts anew: some 10 MB
 RECENT = 4_096  # entries by which the index of streams may be behind: written in 1 to 20 ms, read at the start in 5
-RUN = 128  # ids of one row of that index: so many are parsed where one is wanted
+RUN, RUNS_AT_ONCE = 128, 4  # ids of one row of that index; rows that are fetched where news are looked for
 ROWS_A_STATEMENT = 64  # of the log: with 7 values each still under the 999 that an old SQLite takes
 HISTORY_STEP = 32  # entries that are fetched at once where nobody knows yet how many are wanted
 TOKEN_LIFETIME = 30 * 24 * 3600  # seconds
@@ -81,7 +81,7 @@ SCHEMA = f'''
         text TEXT NOT NULL, client_seq INTEGER, sent_at INTEGER NOT NULL);
     {INDEXES_OF_LOG}
 '''
-# The second version's indexes in the place of the first's, which had one of SQLite's own on `stream`.
+# From the first version, which had an index of SQLite's own on `stream`.
 UPGRADE = f'DROP INDEX log_of_stream; DROP INDEX log_of_sender; {INDEXES_OF_LOG} PRAGMA user_version = {SCHEMA_VERSION}'
 ENTRY_COLUMNS = 'kind, stream, sender, text, client_seq, sent_at, message_id'
 
@@ -181,8 +181,7 @@ class Store:
     """The file at `path` (':memory:': none), locked for this process alone as long as it is open.
 
     `durability`: 'full' survives a power cut (each commit waits for the disk), 'normal' and 'off' only the death of the
-    process.  Raises StoreError when the file cannot be used, and leaves it as it was.
-    """
+    process.  Raises StoreError when the file cannot be used, and leaves it as it was."""
 
     def __init__(self, path: str, durability: str = 'full') -> None:
         self._entries: list[Entry] = []  # appended, not committed
@@ -191,8 +190,7 @@ class Store:
         self._failure: Exception | None = None
         self._delivered: dict[str, int] = {}  # not written yet
         self._last_seqs: dict[str, int] = {}  # a cache
-        self._recent: defaultdict[str, list[int]] = defaultdict(list)  # by stream: ids that its index lacks yet
-        self._recent_count = 0
+        self._recent, self._recent_count = defaultdict[str, list[int]](list), 0  # by stream: ids that its index lacks
         self._streams: set[str] = set()  # a cache: single streams that have their reader
         self._users: set[str] = set()  # a cache: users that exist
         try:
@@ -297,7 +295,7 @@ class Store:
         self._by_seq.clear()
         if is_durable:
             if indexes:
-                self._forget_recent()
+                self._recent, self._recent_count = defaultdict(list), 0
             self.committed_id += len(entries)
             self._recent_count += len(entries)
             for entry in entries:
@@ -338,19 +336,14 @@ class Store:
                 for stream, ids in sorted(self._recent.items()) for start in range(0, len(ids), RUN)]
         self._write('INSERT INTO log_of_stream VALUES (?, ?, ?)', *rows)
 
-    def _forget_recent(self) -> None:
-        self._recent.clear()
-        self._recent_count = 0
-
     def _index_rest(self, indexed_id: int) -> None:
         """At the start: remember, or write, what the index lacks."""
-        for message_id, stream in self._db.execute('SELECT message_id, stream FROM log WHERE message_id > ?',
-                                                   (indexed_id,)):
+        for message_id, stream in self._db.execute(f'SELECT message_id, stream FROM log WHERE message_id>{indexed_id}'):
             self._recent[stream].append(message_id)
             self._recent_count += 1
             if self._recent_count >= RECENT:
                 self._index_recent()
-                self._forget_recent()
+                self._recent, self._recent_count = defaultdict(list), 0
 
     def is_durable(self, entry: Entry) -> bool:
         return 0 < entry.message_id <= self.committed_id
@@ -418,17 +411,25 @@ class Store:
 
     def unread(self, user_id: str, after_id: int, limit: int) -> list[Entry]:
         """The first `limit` committed entries above `after_id` that this user reads, in the order of their ids.
-
-        First which: the ids of those streams that have news are merged, as far as the page goes.  Then their rows.
-        """
-        spans = self._db.execute('''
-            SELECT stream, max(after_id, :after), coalesce(before_id, :forever), EXISTS (
-                SELECT 1 FROM log_of_stream AS l WHERE l.stream = readers.stream AND last_id > max(after_id, :after))
+        First which: the ids of their streams are merged, as far as the page goes.  Then their rows."""
+        spans = self._db.execute(f'''
+            SELECT stream, max(after_id, :after), coalesce(before_id, :forever), (
+                SELECT group_concat(ids) FROM log_of_stream AS l
+                WHERE l.stream = readers.stream AND last_id > max(after_id, :after) AND last_id <= coalesce((
+                    SELECT last_id FROM log_of_stream AS l WHERE l.stream = readers.stream
+                    AND last_id > max(after_id, :after) ORDER BY last_id LIMIT 1 OFFSET {RUNS_AT_ONCE - 1}), :forever))
             FROM readers WHERE user_id = :user AND coalesce(before_id, :forever) > :after''',
             {'user': user_id, 'after': after_id, 'forever': FOREVER}).fetchall()
-        sources = [self._ids(*span) if is_indexed else self._recent_ids(*span) for *span, is_indexed in spans]
-        ids = list(itertools.islice(heapq.merge(*sources), limit))
+        ids = list(itertools.islice(heapq.merge(*[self._ids_from(*span) for span in spans]), limit))
         return self._entries_of(ids, {stream for stream, *_ in spans}) if ids else []
+
+    def _ids_from(self, stream: str, after_id: int, before_id: int, indexed: str | None) -> Iterable[int]:
+        """The ids of a stream between those two, lazily; the first runs of the index are given."""
+        runs = sorted(json.loads(f'[{indexed or ""}]'))
+        found = [message_id for run in runs for message_id in run if after_id < message_id < before_id]
+        if len(runs) == RUNS_AT_ONCE:
+            return itertools.chain(found, self._ids(stream, runs[-1][-1], before_id))
+        return found + self._recent_ids(stream, after_id, before_id)
 
     def history_with(self, user_id: str, peer: str, before_id: int) -> Iterator[Entry]:
         """The messages between the two below `before_id`, the newest first; lazily."""
@@ -472,7 +473,6 @@ class Store:
 
     # These answer for the middle of a tick too: what it has changed so far counts.  They look at `groups` as well: the
     # stream of what one user writes to another is no group, whatever name a request gives.
-
     def new_group_id(self) -> str:
         """Return 8 hex digits that no group has."""
         while self.group_exists(group_id := secrets.token_hex(4)):
