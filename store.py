@@ -423,13 +423,14 @@ class Store:
         ids = list(itertools.islice(heapq.merge(*[self._ids_from(*span) for span in spans]), limit))
         return self._entries_of(ids, {stream for stream, *_ in spans}) if ids else []
 
-    def _ids_from(self, stream: str, after_id: int, before_id: int, indexed: str | None) -> Iterable[int]:
-        """The ids of a stream between those two, lazily; the first runs of the index are given."""
-        runs = sorted(json.loads(f'[{indexed or ""}]'))
-        found = [message_id for run in runs for message_id in run if after_id < message_id < before_id]
-        if len(runs) == RUNS_AT_ONCE:
-            return itertools.chain(found, self._ids(stream, runs[-1][-1], before_id))
-        return found + self._recent_ids(stream, after_id, before_id)
+    def _ids_from(self, stream: str, after_id: int, before_id: int, indexed: str | None) -> Iterator[int]:
+        """The ids of a stream between those two, lazily; the first runs of the index are given: '[1,3],[4]'."""
+        texts = indexed[1:-1].split('],[') if indexed else []
+        for text in sorted(texts, key=lambda text: int(text.partition(',')[0])):  # parsed when reached: they may be many
+            run = [*map(int, text.split(','))]
+            yield from [message_id for message_id in run if after_id < message_id < before_id]
+        yield from (self._ids(stream, run[-1], before_id) if len(texts) == RUNS_AT_ONCE else
+                    self._recent_ids(stream, after_id, before_id))
 
     def history_with(self, user_id: str, peer: str, before_id: int) -> Iterator[Entry]:
         """The messages between the two below `before_id`, the newest first; lazily."""
@@ -594,6 +595,5 @@ def _insertion_of(count: int) -> str:
     return f'INSERT INTO log ({ENTRY_COLUMNS}) VALUES {", ".join([row] * count)}'
 
 
-_KINDS = {kind.real: kind for kind in Kind}
-# `real`: the plain number, which SQLite's module takes in a fourth of the time that it needs for an IntEnum.
+_KINDS = {kind.real: kind for kind in Kind}  # `real`: a plain number, taken by SQLite's module in a fourth of the time
 _row_of = operator.attrgetter('kind.real', *ENTRY_COLUMNS.split(', ')[1:])

@@ -1549,7 +1549,7 @@ def test_a_template_fills_in_what_encode_would_write(version, name, text):
     user = User(user_id=name, user_name=name)
     for kind, fields in ((MessageResponse, {'from_user_id': name, 'from_user_name': name}),
                          (GroupMessageResponse, {'from_group_id': '9f8e7d6c', 'from_user': user})):
-        fill = message_template(kind(message='whatever it was', **fields), version)
+        fill = message_template(kind(message='whatever it was', message_id=3, sent_at=4, **fields), version)
         for _ in range(2):
             assert fill(*about.values()) == encode(kind(**fields, **about), version)
 
