@@ -164,7 +164,7 @@ class ByteBuf:
         """Give back the room of what was read.  Both indices and the mark move down with the bytes."""
         read = self.reader_index
         if type(self._data) is bytes or (read == self.writer_index and len(self._data) > self.INITIAL_CAPACITY):
-            self._data = bytearray(memoryview(self._data)[read:self.writer_index])  # the room of a burst is not kept
+            self._data = bytearray(self._data[read:self.writer_index])  # the room of a burst is not kept
         else:
             del self._data[:read]
         self.reader_index = 0
