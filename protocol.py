@@ -427,7 +427,7 @@ class JsonSerializer(Serializer):
     def deserialize(self, body: bytes) -> dict[str, Any]:
         text = body.decode('utf-8')  # here and strictly: json.loads of bytes would take UTF-16 too
         # The rare looks.  Few brackets cannot nest deeply, and only an escape can spell a lone surrogate.
-        if text.count('{') + text.count('[') > MAX_NESTING:
+        if text.count('[') + text.count('{') > MAX_NESTING:
             _check_nesting(text)
         value = _parse(text)
         if '\\u' in text:
@@ -509,7 +509,7 @@ def encode(packet: Packet, version: int, serializer: int = JSON) -> bytes:
 def message_template(packet: Any, version: int) -> Callable[[str, int, int], bytes]:
     """Return a function of `message`, `message_id` and `sent_at` that returns what `encode` would for a MessageResponse
     or GroupMessageResponse `packet` with these: all else is written once.  Most frames of a server are such, and 32
-    pairs get 1.16 times as many through."""
+    pairs get 1.07 to 1.15 times as many through."""
     start = HEADER.pack(MAGIC, version, JSON, packet.COMMAND, 0)[:-4]
     packet = replace(packet, message='', message_id=None, sent_at=None)  # now `message` is the last that is written
     before = _write_object(packet, version).removesuffix('""}')
