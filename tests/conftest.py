@@ -1,7 +1,10 @@
-"""Fixtures that several files of tests use."""
+"""Fixtures that several files of tests use, and the figures that they print in the end."""
 import os
 
 import pytest
+from processes import System
+
+FIGURES: list[str] = []  # what the tests of this run measured
 
 
 @pytest.fixture(scope='module')
@@ -11,3 +14,26 @@ def no_coverage():
         for name in [name for name in os.environ if name.startswith('COVERAGE_')]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def system(tmp_path):
+    """Servers, terminals and peers in processes of their own; all are ended with the test."""
+    system = System(tmp_path)
+    try:
+        yield system
+    finally:
+        system.end()
+
+
+@pytest.fixture
+def figure(request):
+    """figure('100,000 mutations, 0 other exceptions'): print it at the end of the run, beside the test's name."""
+    return lambda text: FIGURES.append(f'{request.node.name}: {text}')
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section('figures')
+        for line in FIGURES:
+            terminalreporter.write_line(line)
