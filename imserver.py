@@ -4,12 +4,11 @@
 What it does: decides who may do what, and who hears of it.  What it leaves to others: bytes (protocol.py), sockets
 and time (reactor.py), memory (store.py).  The pipeline of a connection:
 
-      idle -> frames -> packets -> heartbeat -> login      before login and after logout
-      idle -> frames -> packets -> heartbeat -> session    in between
+      [tls] -> idle -> frames -> packets -> heartbeat -> login      before login and after logout
+      [tls] -> idle -> frames -> packets -> heartbeat -> session    in between
 
 A request changes nothing when it is read.  It is judged (in part 3 if it was held), and becomes an entry of the log;
 in part 4 all entries are committed at once, and only then all hear: the sender its answer, the readers the message.
-
 A `Session` is *live*, and gets entries straight from the commit, or it is *lagging* (just logged in, or slow to read)
 and is fed from the log, a page a tick, until it has caught up.  What waits for it waits on disk.
 """
@@ -19,26 +18,31 @@ import argparse
 import functools
 import gc
 import getpass
+import inspect
 import json
 import logging
 import os
 import signal
+import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NoReturn
 
 import protocol
-from protocol import Command, Packet, ProtocolError, decode, encode
-from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer
+from protocol import Command, Packet, ProtocolError, decode, encode_for
+from reactor import (
+    INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer, TlsHandler)
 from store import (
-    FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, SERVER_NAME, Entry, Kind, PasswordHash, Store, StoreError, Then,
-    direct_stream, hash_password, is_valid_name, name_key, normalize, password_matches)
+    FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then,
+    direct_stream, hash_password, is_valid_name, name_key, normalize)
 
 MAX_GROUP_NAME = 64  # code points
 MAX_MESSAGE = 4_096  # code points: escaped and with its frame it fits MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
 MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
+FRAME_TIMEOUT = 10.0  # seconds without any whole frame, though one has begun
+RATE_PAUSE = 0.05  # seconds that a session is not read once its requests for the last second are spent (--rate)
 HISTORY_LIMIT, HISTORY_DEFAULT = 100, 20  # messages of an answer
 HISTORY_SIZE = 262_144 - 4_096  # bytes of an answer's body, less a margin for all but the messages
 USERS_LIMIT, GROUPS_LIMIT = 200, 2_000  # of a list; so many groups with the longest names fit what a client takes
@@ -52,7 +56,6 @@ logger = logging.getLogger('im.server')
 
 
 # What is answered ....................................................................................
-
 class Refused(Exception):
     """The peer asked for what it may not have: expected, and answered."""
     def __init__(self, code: str, reason: str) -> None:
@@ -66,18 +69,6 @@ def need(condition: object, code: str, reason: str) -> None:
 
 
 NOT_WRITTEN = Refused('internal_error', 'the server could not write to its disk')
-
-
-def frame_for(packet: Packet, version: int) -> bytes:
-    """Encode `packet`; for version 1, where it has no such packet, another one that says the same."""
-    if version == 1:
-        if isinstance(packet, (protocol.ErrorResponse, protocol.KickedNotice)):
-            name = SERVER_NAME
-            packet = protocol.MessageResponse(from_user_id=name, from_user_name=name, message=packet.reason)
-        elif isinstance(packet, protocol.GroupNotice):
-            packet = protocol.GroupMessageResponse(from_group_id=packet.group_id, from_user=packet.user,
-                                                   message=f'{packet.event} the group')
-    return encode(packet, version)
 
 
 def refusal(request: Packet, refused: Refused, address: str) -> Packet:
@@ -94,14 +85,14 @@ def refusal(request: Packet, refused: Refused, address: str) -> Packet:
 
 
 # From bytes to packets ...............................................................................
-
 class FrameHandler(Handler):
     """Bytes to frames (Netty's ByteToMessageDecoder).  While reading is paused nothing is handed on either, so that
     what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
-    __slots__ = ('decoder',)
+    __slots__ = ('decoder', '_progress', '_timer')
 
     def __init__(self) -> None:
         self.decoder = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN)
+        self._progress, self._timer = 0, NO_TIMER  # counts frames and pauses; looks whether it does
 
     def channel_read(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -116,26 +107,35 @@ class FrameHandler(Handler):
                 super().user_event(error)
                 return
             if frame is None:
+                if self._timer is NO_TIMER and self.decoder.buffer.readable_bytes:
+                    self._timer = self.channel.loop.call_later(FRAME_TIMEOUT, self._look_at_rest, self._progress)
                 return
+            self._progress += 1
             self._next_channel_read.channel_read(frame)  # as super().channel_read does, a call shorter
+
+    def _look_at_rest(self, progress: int) -> None:
+        self._timer = NO_TIMER
+        if self.channel.is_reading and self.decoder.buffer.readable_bytes and progress == self._progress:
+            super().user_event(ProtocolError(f'a frame was not whole after {FRAME_TIMEOUT:g} s'))
+        else:
+            self._hand_on()  # there is nothing, but it will be looked at again
 
     def writability_changed(self) -> None:
         """A peer that does not read its answers is not read from."""
-        change = self.channel.resume_reading if self.channel.is_writable else self.channel.pause_reading
+        change = self.go_on if self.channel.is_writable else self.channel.pause_reading
         change('unread answers')
-        self._hand_on()
         super().writability_changed()
 
-    def hold(self) -> None:
-        """Hand nothing on until `release`: the frame just handed on has to be answered first."""
+    def go_on(self, reason: object) -> None:  # it was a reason not to read
+        self._progress += 1
+        self.channel.resume_reading(reason)
+        self.channel.run(self._hand_on)
+
+    def hold(self) -> None:  # until `release`: the frame just handed on has to be answered first
         self.channel.pause_reading(self)
 
-    def release(self) -> None:
-        self.channel.loop.call_soon(self._go_on)  # not now: what follows is work for part 3, this is part 4
-
-    def _go_on(self) -> None:
-        self.channel.resume_reading(self)
-        self.channel.run(self._hand_on)
+    def release(self) -> None:  # not now: what follows is work for part 3, this is part 4
+        self.channel.loop.call_soon(self.go_on, self)
 
 
 class PacketHandler(Handler):
@@ -170,7 +170,7 @@ class PacketHandler(Handler):
             super().user_event(event)
 
     def write(self, message: Packet | bytes) -> None:
-        self._next_write.write(message if type(message) is bytes else frame_for(message, self.version))
+        self._next_write.write(message if type(message) is bytes else encode_for(message, self.version))
 
 
 class HeartbeatHandler(Handler):
@@ -184,7 +184,6 @@ class HeartbeatHandler(Handler):
 
 
 # Who it is ...........................................................................................
-
 class PeerHandler(Handler):
     """A connection with or without a user: closed when silent or ended.  `end()`: nothing more on its behalf."""
     __slots__ = ('server', 'frames', 'packets')
@@ -210,82 +209,86 @@ class PeerHandler(Handler):
 
 class LoginHandler(PeerHandler):
     """Nobody is logged in.  Judges one LOGIN_REQUEST at a time; at a good one a Session takes its place."""
-    __slots__ = ('_timer', '_deadline', '_time_left')
+    __slots__ = ('request', '_timer', '_deadline', '_asked_at', '_judging')
 
-    def channel_active(self) -> None: self.start_clock(self.server.options.login_timeout)
-    def end(self) -> None: self._timer.cancel()
+    def channel_active(self) -> None:
+        """At the beginning, and after a logout."""
+        self.request: Any = None  # the one that is being judged
+        self._deadline = self.channel.loop.time() + self.server.options.login_timeout
+        self._start_clock()
+        self.server.admit(self)
 
-    def start_clock(self, seconds: float) -> None:
-        loop = self.channel.loop
-        self._deadline, self._timer = loop.time() + seconds, loop.call_later(seconds, self.give_up, 'did not log in')
+    def _start_clock(self) -> None:
+        seconds = self._deadline - self.channel.loop.time()
+        self._timer = self.channel.loop.call_later(seconds, self.give_up, 'did not log in')
 
-    def channel_read(self, packet: Packet) -> None:
+    def end(self) -> None:
+        self._timer.cancel()
+        self.server.strangers.pop(self, None)
+
+    def channel_read(self, packet: Any) -> None:
         if packet.COMMAND != Command.LOGIN_REQUEST:
             self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first'), self.channel.address))
             return
-        self._timer.cancel()  # the time that judging takes is ours
-        self._time_left = self._deadline - self.channel.loop.time()
+        self._timer.cancel()
+        self.request, self._asked_at = packet, self.channel.loop.time()
         self.frames.hold()
-        self._judge(packet)
+        self._judging = self._judge(normalize(packet.user_name), packet.password, packet.token)
+        self._go_on()
 
-    def _judge(self, request: Any) -> None:
+    def _go_on(self, result: Any = None, error: Exception | None = None) -> None:
+        """Judge, as far as the next thing to do in the worker; `result` and `error` are what the last one came to."""
+        if not self.channel.is_open:
+            return
         try:
-            self._look_at(request, normalize(request.user_name))
+            slow = self._judging.throw(error) if error else self._judging.send(result)
+        except StopIteration as end:
+            self._conclude(*end.value)
         except Refused as refused:
-            self._conclude(request, refused)
+            self._conclude(refused)
+        else:  # nothing more is read meanwhile: so as many wait as --max-unauthenticated says
+            self.channel.loop.run_in_worker(lambda: slow() if self.channel.is_open else None,
+                                            lambda *outcome: self.channel.run(self._go_on, *outcome))
 
-    def _look_at(self, request: Any, name: str) -> None:
-        store, token = self.server.store, request.token
-        need(token is not None or request.password is not None, 'bad_request', 'a password or a token is needed')
+    def _judge(self, name: str, password: str | None, token: str | None) -> Generator[Callable[[], Any], Any, Any]:
+        """Return the name and its new token, if it gets one; raises Refused.  Yields what takes long."""
+        store, options, now = self.server.store, self.server.options, self.server.wall_clock()
+        need(token is not None or password is not None, 'bad_request', 'a password or a token is needed')
         if token is not None:
-            need(store.token_matches(name, token, self.server.wall_clock()), 'bad_token', 'the token is not valid')
-            self._conclude(request, name)
-        elif known := store.password_of(name):
-            self._in_worker(lambda: password_matches(request.password, known),
-                            lambda is_good: self._check(request, name, is_good))
-        else:
+            need(store.token_matches(name, token, now), 'bad_token', 'the token is not valid')
+            return name, None
+        while not (known := store.password_of(name)):
             need(is_valid_name(name), 'invalid_name', f'a name has 1 to {MAX_NAME} letters, digits, "_", "-" or "."')
             need(not store.name_is_taken(name_key(name)), 'invalid_name', 'a user has a name that looks the same')
-            need(not self.server.options.closed_registration, 'registration_closed', 'new accounts are not taken')
-            self._in_worker(lambda: hash_password(request.password, self.server.options.password_cost),
-                            lambda password: self._register(request, name, password))
+            need(not options.closed_registration, 'registration_closed', 'new accounts are not taken')
+            made = yield lambda: hash_password(password, options.password_cost)
+            if not store.name_is_taken(name_key(name)):  # by somebody, meanwhile: then look again
+                store.add_user(name, name_key(name), made)
+                return name, store.new_token(name, now)
+        address = self.channel.address.rpartition(':')[0]
+        is_right = yield lambda: self.server.passwords.judge(address, name, password, known)
+        need(is_right is not None, 'too_many_attempts', 'too many wrong passwords: wait a minute')
+        need(is_right, 'wrong_password', 'that is not the password of this name')
+        if store.user_exists(name):
+            return name, store.new_token(name, now)
+        return (yield from self._judge(name, password, None))  # the tick that registered them could not be written
 
-    def _in_worker(self, slow: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        def done(result: Any, error: Exception | None) -> None:
-            if error is not None:
-                raise error  # a bug of ours: this connection ends with it
-            if self.channel.is_open:
-                then(result)
-        self.channel.loop.run_in_worker(slow, lambda *outcome: self.channel.run(done, *outcome))
-
-    def _register(self, request: Any, name: str, password: PasswordHash) -> None:
-        if self.server.store.name_is_taken(name_key(name)):
-            self._judge(request)  # by somebody, meanwhile: now it is a login, or a name too much like another
-        else:
-            self.server.store.add_user(name, name_key(name), password)
-            self._check(request, name, True)
-
-    def _check(self, request: Any, name: str, is_good: bool) -> None:
-        if is_good and not self.server.store.user_exists(name):
-            self._judge(request)  # who was registered when we looked, in a tick that could not be written
-        elif is_good:
-            self._conclude(request, name, self.server.store.new_token(name, self.server.wall_clock()))
-        else:
-            self._conclude(request, Refused('wrong_password', 'that is not the password of this name'))
-
-    def _conclude(self, request: Any, outcome: str | Refused, token: str | None = None) -> None:
+    def _conclude(self, outcome: str | Refused, token: str | None = None) -> None:
         """Answer in its turn, after the commit: a name is logged in."""
         def then(is_durable: bool) -> None:
             if self.channel.is_open:
-                self._answer(request, outcome if is_durable or isinstance(outcome, Refused) else NOT_WRITTEN, token)
+                self._answer(outcome if is_durable or isinstance(outcome, Refused) else NOT_WRITTEN, token)
                 self.frames.release()
         self.server.store.after_commit(then)
 
-    def _answer(self, request: Any, outcome: str | Refused, token: str | None) -> None:
+    def _answer(self, outcome: str | Refused, token: str | None) -> None:
+        request, self.request = self.request, None
         if isinstance(outcome, Refused):
             self.channel.write(refusal(request, outcome, self.channel.address))
-            self.start_clock(self._time_left)
+            self._deadline += self.channel.loop.time() - self._asked_at  # the time that judging took is ours
+            self._start_clock()
         else:
+            self.end()
             session = Session(self.server, self.frames, self.packets, outcome)
             self.channel.pipeline.replace(self, session)
             session.begin(request.resume_after, token)
@@ -302,13 +305,14 @@ def _question(answer: Callable[[Session, Any], None]) -> Callable[[Session, Any]
 
 class Session(PeerHandler):
     """A user is logged in: what they ask for, and what is delivered to them."""
-    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', 'has_ended', '_sent_mark')
+    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', '_sent_mark', '_budget', '_filled_at')
 
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
         super().__init__(server, frames, packets)
         self.user_id = user_id
         self.version = packets.session_version = packets.version
-        self.is_live, self.has_ended, self._sent_mark = False, False, 0  # what `channel.sent` is once the last entry is
+        self.is_live, self._sent_mark = False, 0  # what `channel.sent` is once the last entry is
+        self._budget, self._filled_at = server.options.rate or float('inf'), server.loop.time()  # requests; since when
         frames.decoder.max_body = server.options.max_body
 
     def begin(self, resume_after: int | None, token: str | None) -> None:
@@ -324,14 +328,15 @@ class Session(PeerHandler):
         self.server.feed_later(self)
         logger.info('%s: %s logged in, version %d', self.channel.address, name, self.version)
 
-    def send(self, packet: Packet) -> None:
-        """Write in the version of this session, also once it has ended and another may have begun."""
-        self.channel.write(frame_for(packet, self.version))
+    def send(self, packet: Packet) -> None:  # in the version of this session, also when another one may have begun
+        self.channel.write(encode_for(packet, self.version))
+
+    @property
+    def has_ended(self) -> bool: return self.server.sessions.get(self.user_id) is not self
 
     def end(self) -> None:
         """The user is no longer reached here.  What was not acknowledged stays in the log."""
         if not self.has_ended:
-            self.has_ended = True
             del self.server.sessions[self.user_id]
             self.note_sent()
             self.server.store.save_delivered(self.user_id)
@@ -342,6 +347,8 @@ class Session(PeerHandler):
         self.channel.pause_reading(self)  # and the rest not now: answers that wait for this commit go first
         self.channel.loop.call_soon(self.send, protocol.KickedNotice(reason='logged in elsewhere'))
         self.channel.loop.call_soon(self.channel.close)
+
+    # What is delivered
 
     def deliver(self, message_id: int, frames: bytes) -> None:
         """Write committed entries up to that id, unless this session lags; then it will get them from the log."""
@@ -383,8 +390,22 @@ class Session(PeerHandler):
         if self.version == 1 and self._sent_mark <= self.channel.sent:
             self.acknowledge(self.sent_id)
 
+    # What is asked for
+
     def channel_read(self, packet: Packet) -> None:
+        if type(packet) is not protocol.DeliveryAck:
+            self._budget -= 1
+            if self._budget < 0:
+                self._fill_budget()
         self._attempt(REQUEST_HANDLERS[packet.COMMAND], packet)
+
+    def _fill_budget(self) -> None:
+        """Add what --rate allows for the time since the last look; a second's at most.  None left: the rest waits."""
+        now, rate = self.server.loop.time(), self.server.options.rate
+        self._budget, self._filled_at = min(rate, self._budget + rate * (now - self._filled_at)), now
+        if self._budget < 1:
+            self.channel.pause_reading('rate')
+            self.server.loop.call_later(RATE_PAUSE, self.frames.go_on, 'rate')
 
     def _attempt(self, handle: Callable[[Session, Any], None], request: Packet) -> None:
         try:
@@ -405,61 +426,53 @@ class Session(PeerHandler):
         self.packets.session_version, self.frames.decoder.max_body = None, protocol.MAX_BODY_BEFORE_LOGIN
         login = LoginHandler(self.server, self.frames, self.packets)
         self.channel.pipeline.replace(self, login)
-        login.start_clock(self.server.options.login_timeout)
+        login.channel_active()
 
     def on_message_request(self, request: Any) -> None:
         recipient = normalize(request.to_user_id)
-        entry = self._entry(MESSAGE, request, direct_stream(self.user_id, recipient), request.message)
-        if not self._answer_repeat(request, entry):
+        if entry := self._entry(MESSAGE, request, direct_stream(self.user_id, recipient), request.message):
             self._need_user(recipient)
             self._append_text(request, entry)
 
     def on_group_message_request(self, request: Any) -> None:
-        entry = self._entry(GROUP_MESSAGE, request, request.to_group_id, request.message)
-        if not self._answer_repeat(request, entry):
+        if entry := self._entry(GROUP_MESSAGE, request, request.to_group_id, request.message):
             self._need_member(request.to_group_id, self.user_id in self.server.members(request.to_group_id))
             self._append_text(request, entry)
 
     def on_create_group_request(self, request: Any) -> None:
         store, name, named = self.server.store, request.group_name, [normalize(u) for u in request.user_id_list]
-        entry = self._entry(Kind.CREATE_GROUP, request, store.new_group_id(), json.dumps([name, named]))
-        if not self._answer_repeat(request, entry):
+        if entry := self._entry(Kind.CREATE_GROUP, request, store.new_group_id(), json.dumps([name, named])):
             members = {self.user_id, *store.known_users(named)}
             need(name is None or 0 < len(name) <= MAX_GROUP_NAME, 'bad_request',
                  f'a group name has 1 to {MAX_GROUP_NAME} characters')
-            self._need_room(len(members))
+            need(len(members) <= self.server.options.max_group, 'group_full', 'so many cannot be in a group')
             self._append(request, entry, lambda entry, then: store.create_group(entry, name, members, then))
 
     def on_join_group_request(self, request: Any) -> None:
         store, group_id = self.server.store, request.group_id
-        entry = self._entry(Kind.JOIN_GROUP, request, group_id, '')
-        if not self._answer_repeat(request, entry):
+        if entry := self._entry(Kind.JOIN_GROUP, request, group_id, ''):
             need(store.group_exists(group_id), 'unknown_group', 'there is no such group')
             need(not store.is_member(self.user_id, group_id), 'already_a_member', 'you are in this group')
-            self._need_room(store.count_members(group_id) + 1)
+            need(store.count_members(group_id) < self.server.options.max_group, 'group_full', 'the group is full')
             self._append(request, entry, store.join_group)
 
     def on_quit_group_request(self, request: Any) -> None:
         store, group_id = self.server.store, request.group_id
-        entry = self._entry(Kind.QUIT_GROUP, request, group_id, '')
-        if not self._answer_repeat(request, entry):
+        if entry := self._entry(Kind.QUIT_GROUP, request, group_id, ''):
             self._need_member(group_id, store.is_member(self.user_id, group_id))
             self._append(request, entry, store.quit_group)
 
-    def _entry(self, kind: Kind, request: Any, stream: str, text: str) -> Entry:
-        client_seq = request.client_seq if self.version == 2 else 0
+    def _entry(self, kind: Kind, request: Any, stream: str, text: str) -> Entry | None:
+        """What `request` makes; None: it made that before, and is answered again, whatever became of the right to it."""
+        store, client_seq = self.server.store, request.client_seq if self.version == 2 else 0
         need(client_seq > 0 or self.version == 1, 'bad_request', 'clientSeq begins at 1')
-        return Entry(kind, stream, self.user_id, text, client_seq, int(self.server.wall_clock() * 1000))
-
-    def _answer_repeat(self, request: Packet, entry: Entry) -> bool:
-        """Answer again if `entry` was made before, whatever has become of the right to it; return whether it was."""
-        store, client_seq = self.server.store, entry.client_seq
+        entry = Entry(kind, stream, self.user_id, text, client_seq, int(self.server.wall_clock() * 1000))
         if not client_seq or client_seq > store.last_client_seq(self.user_id):
-            return False
+            return entry
         first = store.find_entry(self.user_id, client_seq)
         need(first and first.is_repeated_by(entry), 'seq_conflict', f'clientSeq {client_seq} was something else')
         self._append(request, first, lambda entry, then: store.after_commit(then))
-        return True
+        return None
 
     def _append_text(self, request: Packet, entry: Entry) -> None:
         if not 0 < len(entry.text) <= MAX_MESSAGE:
@@ -504,10 +517,6 @@ class Session(PeerHandler):
         need(is_member or self.server.store.group_exists(group_id), 'unknown_group', 'there is no such group')
         need(is_member, 'not_a_member', 'you are not in this group')
 
-    def _need_room(self, count: int) -> None:
-        limit = self.server.options.max_group
-        need(count <= limit, 'group_full', f'a group has at most {limit} members')
-
     @_question
     def on_list_group_members_request(self, request: Any) -> None:
         store, group_id = self.server.store, request.group_id
@@ -529,32 +538,30 @@ class Session(PeerHandler):
 
     @_question
     def on_history_request(self, request: Any) -> None:
+        store, user, group = self.server.store, request.user_id, request.group_id
         limit = HISTORY_DEFAULT if request.limit is None else request.limit
-        need((request.user_id is None) != (request.group_id is None) and 0 < limit <= HISTORY_LIMIT, 'bad_request',
+        need((user is None) != (group is None) and 0 < limit <= HISTORY_LIMIT, 'bad_request',
              f'name a user or a group, and a limit of 1 to {HISTORY_LIMIT}')
-        page = _page_of(self._history(request), limit)
-        self.send(protocol.HistoryResponse(user_id=request.user_id, group_id=request.group_id, **page))
-
-    def _history(self, request: Any) -> Iterator[Entry]:
-        store, before = self.server.store, FOREVER if request.before is None else request.before
-        if request.user_id is not None:
-            peer = normalize(request.user_id)
-            self._need_user(peer)
-            return store.history_with(self.user_id, peer, before)
-        self._need_member(request.group_id, store.was_member(self.user_id, request.group_id))
-        return store.history_of_group(self.user_id, request.group_id, before)
+        if user is not None:
+            self._need_user(normalize(user))
+            ask: Any = functools.partial(store.history_with, self.user_id, normalize(user))
+        else:
+            self._need_member(group, store.was_member(self.user_id, group))
+            ask = functools.partial(store.history_of_group, self.user_id, group)
+        page, more = _page_of(ask(FOREVER if request.before is None else request.before), limit)
+        self.send(protocol.HistoryResponse(user_id=user, group_id=group, messages=page[::-1], more=more))
 
 
-def _page_of(newest_first: Iterator[Entry], limit: int) -> dict[str, Any]:
-    """At most `limit` messages and HISTORY_SIZE bytes, oldest first, and whether there are more."""
+def _page_of(newest_first: Iterator[Entry], limit: int) -> tuple[list[protocol.HistoryMessage], bool]:
+    """At most `limit` messages and HISTORY_SIZE bytes, and whether there are more."""
     page, size = [], 0
     for entry in newest_first:
         size += len(json.dumps(entry.text, ensure_ascii=False).encode()) + 250  # the rest of it: names and numbers
         if len(page) == limit or size > HISTORY_SIZE:
-            return {'messages': page[::-1], 'more': True}
+            return page, True
         page.append(protocol.HistoryMessage(message_id=entry.message_id, sent_at=entry.sent_at,
                                             from_user_id=entry.sender, message=entry.text))
-    return {'messages': page[::-1], 'more': False}
+    return page, False
 
 
 # Command.MESSAGE_REQUEST -> Session.on_message_request, and so on; a request without its method fails here, at once.
@@ -563,7 +570,6 @@ REQUEST_HANDLERS = {int(command): getattr(Session, f'on_{command.name.lower()}')
 
 
 # The whole ...........................................................................................
-
 def _runs_of(entries: list[Entry]) -> Iterator[list[Entry]]:
     """Cut into runs with the same readers: neighbours in a stream, RUN_SIZE characters; a join or quit stands alone."""
     run, size = [], 0
@@ -578,22 +584,15 @@ def _runs_of(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield run
 
 
-@functools.lru_cache(TEMPLATES)
-def _template(sender: str, group_id: str, version: int) -> Callable[[str, int, int], bytes]:
-    """What makes the frames of a sender's messages to a group, or to a user ('')."""
-    packet: Any = protocol.MessageResponse(from_user_id=sender, from_user_name=sender, message='')
-    if group_id:
-        user = protocol.User(user_id=sender, user_name=sender)
-        packet = protocol.GroupMessageResponse(from_group_id=group_id, from_user=user, message='')
-    return protocol.message_template(packet, version)
-
-
 class Server:
     """Joins loop, store and sessions.  `options` are those of `make_parser`; `wall_clock`: seconds since 1970."""
     def __init__(self, loop: EventLoop, store: Store, options: argparse.Namespace,
-                 wall_clock: Callable[[], float] = time.time) -> None:
-        self.loop, self.store, self.options, self.wall_clock = loop, store, options, wall_clock
+                 wall_clock: Callable[[], float] = time.time, tls: ssl.SSLContext | None = None) -> None:
+        self.loop, self.store, self.options, self.wall_clock, self._tls = loop, store, options, wall_clock, tls
         self.sessions: dict[str, Session] = {}
+        self.strangers: dict[LoginHandler, None] = {}  # who is not logged in, by the time of coming
+        self.passwords = Passwords(loop.time)
+        self._template = functools.lru_cache(TEMPLATES)(protocol.message_template)
         self._lagging: deque[Session] = deque()  # those to feed
         self._save_timer: Timer | None = None
         # A cache: groups as of the entry delivered last.  The store is ahead: a join may stand behind it in the tick.
@@ -604,7 +603,16 @@ class Server:
 
     def _initialize(self, channel: Channel) -> None:
         idle, frames, packets = IdleStateHandler(self.options.idle), FrameHandler(), PacketHandler()
-        channel.pipeline.add_last(idle, frames, packets, HeartbeatHandler(), LoginHandler(self, frames, packets))
+        channel.pipeline.add_last(*[TlsHandler(self._tls)] if self._tls else [], idle, frames, packets,
+                                  HeartbeatHandler(), LoginHandler(self, frames, packets))
+
+    def admit(self, newcomer: LoginHandler) -> None:
+        """Too many who are not logged in: who has waited longest, and has sent no login to judge, makes room."""
+        self.strangers[newcomer] = None
+        if len(self.strangers) > self.options.max_unauthenticated:
+            longest = next(login for login in self.strangers if login.request is None)
+            logger.info('%s: closed: makes room for others', longest.channel.address)
+            longest.channel.abort()
 
     def _before_flush(self) -> None:
         """Part 4 of each tick: commit, answer, deliver, feed."""
@@ -613,7 +621,10 @@ class Server:
                 self._deliver(run)
             except Exception:  # a bug of ours must not leave a gap behind which newer entries are acknowledged
                 logger.exception('bug: %d was not delivered; all are fed from the log', run[-1].message_id)
-                self._feed_all(run[-1].message_id)
+                self._members, self._applied_id = {}, run[-1].message_id
+                for session in self.sessions.values():
+                    session.is_live = False
+                self.feed_later(*self.sessions.values())
         for _ in range(min(len(self._lagging), PAGES_A_TICK)):
             self._lagging.popleft().feed()
         if self._lagging:
@@ -652,9 +663,9 @@ class Server:
     def frame_of(self, entry: Entry, version: int) -> bytes:
         """The frame that tells a reader of `entry`."""
         if entry.kind is MESSAGE or entry.kind is GROUP_MESSAGE:
-            fill = _template(entry.sender, '' if entry.kind is MESSAGE else entry.stream, version)
+            fill = self._template(entry.sender, '' if entry.kind is MESSAGE else entry.stream, version)
             return fill(entry.text, entry.message_id, entry.sent_at)
-        return frame_for(self.packet_of(entry), version)
+        return encode_for(self.packet_of(entry), version)
 
     def packet_of(self, entry: Entry) -> Any:
         """The packet that tells a reader of a change of membership."""
@@ -673,12 +684,6 @@ class Server:
     def feed_later(self, *sessions: Session) -> None:  # in part 4 of this tick, or of the next
         self._lagging.extend(sessions)
         self.loop.call_soon(lambda: None)
-
-    def _feed_all(self, applied_id: int) -> None:
-        self._members, self._applied_id = {}, applied_id
-        for session in self.sessions.values():
-            session.is_live = False
-        self.feed_later(*self.sessions.values())
 
     def save_later(self) -> None:
         if self._save_timer is None:
@@ -718,7 +723,6 @@ class Server:
 
 
 # The command line ....................................................................................
-
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
     def error(self, message: object) -> NoReturn:
@@ -741,16 +745,42 @@ def make_parser() -> Parser:
     add('--port', type=_between(0, 65535), default=8000, help='0: any that is free')
     add('--db', default='im.db', metavar='FILE', help='where everything is kept; :memory: keeps nothing')
     add('--durability', choices=('full', 'normal', 'off'), default='full', help='only full survives a power cut')
+    add('--tls-cert', metavar='FILE', help='certificate (PEM): then all connections are TLS')
+    add('--tls-key', metavar='FILE', help='its key; if it is not in the same file')
     add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='silence after which a connection is closed')
     add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in')
     add('--max-connections', type=_between(1, 1000000), default=10000, metavar='N', help='at one time')
+    add('--max-unauthenticated', type=_between(1, 1000000), default=256, metavar='N', help='of these not logged in')
     add('--max-body', type=_between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='of a frame')
     add('--max-group', type=_between(1, 3000), default=500, metavar='N', help='members of a group')
+    add('--rate', type=_between(0, 1000000), default=1000, metavar='N', help='requests a second a session; 0: no limit')
     add('--password-cost', type=_between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
     add('--closed-registration', action='store_true', help='only accounts that exist may log in')
     add('--set-password', metavar='NAME', default=argparse.SUPPRESS, help='make an account or reset it, and exit')
+    add('--limits', action='store_true', help='print every limit, and exit')
     add('--log-level', choices=('debug', 'info', 'warning', 'error'), default='info', help='what is logged on stderr')
     return parser
+
+
+def _limits(options: argparse.Namespace) -> str:
+    """All limits: of the options, and the lines of the source that name one, with what they say of it."""
+    lines = [f'--{name.replace("_", "-")} {value}' for name, value in vars(options).items() if type(value) in (int, float)]
+    for module in map(inspect.getmodule, (decode, EventLoop, Store, Server)):
+        constants = [line for line in inspect.getsource(module).splitlines() if line[:1].isupper() and '  # ' in line]
+        lines += ['', f'{module.__name__}:', *constants]
+    return '\n'.join(lines)
+
+
+def _tls_context(parser: Parser, options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return parser.error('--tls-key needs --tls-cert') if options.tls_key else None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key, password='')  # '': else it would ask, here
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        parser.error(f'cannot use the certificate {options.tls_cert}: {error.strerror or error}')
+    return context
 
 
 def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
@@ -772,6 +802,9 @@ def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> 
 def main() -> None:
     options = (parser := make_parser()).parse_args()
     logging.basicConfig(level=options.log_level.upper(), format='%(asctime)s %(levelname)s %(name)s %(message)s')
+    if options.limits:
+        return print(_limits(options))
+    tls = _tls_context(parser, options)
     try:
         store = Store(options.db, options.durability)
     except StoreError as error:
@@ -779,7 +812,7 @@ def main() -> None:
     if hasattr(options, 'set_password'):
         return _set_password(parser, store, options)
     try:
-        server = Server(EventLoop(), store, options)
+        server = Server(EventLoop(), store, options, tls=tls)
     except OSError as error:
         store.close()
         reason = (error.strerror or str(error)).partition(' (while')[0]  # what create_server adds says it again
@@ -787,7 +820,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         server.loop.add_signal_handler(number, server.stop)
     host, port = server.listener.address
-    if not host.startswith('127.') and host != '::1':
+    if not (tls or host.startswith('127.') or host == '::1'):
         logger.warning('passwords and messages cross the network in the clear: anyone on the way can read them')
     print(f'listening on {f"[{host}]" if ":" in host else host}:{port}', flush=True)
     gc.set_threshold(YOUNG_OBJECTS)

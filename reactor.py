@@ -24,7 +24,6 @@ A connection is a `Channel`: a socket, a write buffer, and a `Pipeline` of `Hand
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import functools
 import heapq
@@ -34,6 +33,7 @@ import queue
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -48,6 +48,7 @@ HIGH_WATER_MARK, LOW_WATER_MARK = 65_536, 32_768  # bytes; not writable above, w
 ACCEPTS_A_TICK = 128  # connections: enough for a rush, few enough that those already here wait little
 ACCEPT_PAUSE = 1.0  # seconds, as in Netty's ServerBootstrap
 OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+HANDSHAKE_TIMEOUT = 10.0  # seconds for the handshake of TLS
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to read what a closing channel still has for it
 SELECT_LIMIT = 500  # sockets: select() ends at 512 on Windows, elsewhere at descriptor 1,023
 MAX_WAIT = 1.0 if sys.platform == 'win32' else 60.0  # seconds of a select; Windows sleeps through a Ctrl-C
@@ -56,7 +57,6 @@ Callback = Callable[..., None]
 
 
 # The loop ............................................................................................
-
 class Timer:
     """What `call_later` returns."""
     __slots__ = ('run',)
@@ -83,15 +83,14 @@ class EventLoop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_order = itertools.count()  # two timers of one moment run in the order in which they were made
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
-        self._from_threads: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
         self.written: list[Channel] = []  # those that send in part 5
-        self._jobs: queue.SimpleQueue[Any] | None = None  # the worker's
-        self._undo: list[Callback] = []  # what `close` has to do besides
+        self._jobs, self._worker = queue.SimpleQueue[Any](), None  # for what would block; the thread, once there is one
+        self._undo = contextlib.ExitStack()  # what `close` has to do besides
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
-        self.register(self._wake_receiver, EVENT_READ, self._on_wake)
+        self.register(self._wake_receiver, EVENT_READ, lambda mask: self._wake_receiver.recv(4096))
 
     def run(self) -> None:
         """Tick until `stop` is called."""
@@ -112,8 +111,6 @@ class EventLoop:
             wait, served, rounds = 0, served.union(key.fd for key, _ in ready), rounds - 1
         for timer in self._due_timers():  # 3
             self._run(timer.run)
-        while self._from_threads:
-            self._ready.append(self._from_threads.popleft())
         for _ in range(len(self._ready)):  # not what is queued meanwhile: that is the next tick's
             callback, arguments = self._ready.popleft()
             self._run(callback, *arguments)
@@ -124,11 +121,10 @@ class EventLoop:
             channel.flush()
 
     def _wait_time(self, max_wait: float) -> float:
-        if self._ready or self.written:
-            return 0
-        return min(max_wait, max(0, self._timers[0][0] - self.time())) if self._timers else max_wait
+        next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
+        return 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
 
-    def _due_timers(self) -> list[Timer]:
+    def _due_timers(self) -> list[Timer]:  # those of now: what they arm anew, without delay, is the next tick's
         now, due = self.time(), []
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
@@ -162,23 +158,20 @@ class EventLoop:
 
     def call_soon_threadsafe(self, callback: Callback, *arguments: Any) -> None:
         """`call_soon` for other threads: all that they touch is a queue, and a socket pair that ends the select."""
-        self._from_threads.append((callback, arguments))
+        self._ready.append((callback, arguments))  # a deque lets two threads append at once
         with contextlib.suppress(OSError):  # full: awake already.  Closed: nobody is left to wake
             self._wake_sender.send(b'\0')
 
     def run_in_worker(self, function: Callable[[], Any], callback: Callback) -> None:
         """Run what would block the loop in another thread, then `callback(result, error)` in the loop.  There is one
         such thread: functions run one after the other, in the order of the calls."""
-        if self._jobs is None:
-            self._jobs = queue.SimpleQueue()
-            # A daemon: a look-up that hangs must not keep the program from ending.
-            threading.Thread(target=self._work, args=(self._jobs,), daemon=True).start()
-            self._undo.append(lambda: self._jobs.put(None))
+        if self._worker is None:  # a daemon: a look-up that hangs must not keep the program from ending
+            self._worker = threading.Thread(target=self._work, daemon=True)
+            self._worker.start()
         self._jobs.put((function, callback))
 
-    def _work(self, jobs: queue.SimpleQueue[Any]) -> None:
-        while (job := jobs.get()) is not None:
-            function, callback = job
+    def _work(self) -> None:
+        for function, callback in iter(self._jobs.get, None):
             result = error = None
             try:
                 result = function()
@@ -188,25 +181,20 @@ class EventLoop:
 
     def add_signal_handler(self, number: int, callback: Callback) -> None:
         """Run `callback` in the loop when the signal arrives.  For the main thread only."""
-        if signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False) < 0:
-            self._undo.append(lambda: signal.set_wakeup_fd(-1))
         # A signal may come just before select sleeps: Python then writes a byte into the wake-up socket itself.
-        previous = signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
-        self._undo.append(lambda: signal.signal(number, previous))
-
-    def _on_wake(self, mask: int) -> None:
-        self._wake_receiver.recv(4096)
+        signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
+        self._undo.callback(signal.set_wakeup_fd, -1)
+        self._undo.callback(signal.signal, number, signal.signal(number, lambda *_: self.call_soon_threadsafe(callback)))
 
     def close(self) -> None:
         """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
-        for undo in reversed(self._undo):
-            undo()
+        self._jobs.put(None)
+        self._undo.close()
         for part in self.selector, self._wake_receiver, self._wake_sender:
             part.close()
 
 
 # The chain of handlers ...............................................................................
-
 INBOUND = ('channel_active', 'channel_read', 'channel_inactive', 'writability_changed', 'user_event',
            'exception_caught')
 OUTBOUND = ('write', 'flush', 'close')
@@ -252,12 +240,9 @@ class _Head(Handler):
 
     def write(self, message: bytes) -> None:
         channel = self.channel
-        if channel.is_open:
+        if channel.is_open and message:
             channel._queue.append(message)
-            channel.buffered += len(message)
-            channel._flush_later()
-            if channel.buffered > HIGH_WATER_MARK:
-                channel._check_water_marks()
+            channel.add_buffered(len(message))
 
     def flush(self) -> None: self.channel._send()
     def close(self) -> None: self.channel._begin_close()
@@ -325,31 +310,26 @@ def _links_of(kinds: tuple[type[Handler], ...]) -> list[tuple[int, str, int | No
 
 
 # A connection ........................................................................................
-
 INPUT_ENDED = object()  # user event: the peer shut down its sending side (Netty's ChannelInputShutdownEvent)
 READER_IDLE = object()  # user event: the peer has shown no life for the time allowed
-
-
-State = enum.Enum('State', 'OPEN CLOSING CLOSED')
-OPEN, CLOSING, CLOSED = State  # CPython 3.11 takes 60 ns for State.OPEN, 5 for this
 
 
 class Channel:
     """A nonblocking socket with a write buffer and a pipeline.
 
-        OPEN --close()--> CLOSING --all is sent, then the peer's end of file; or CLOSE_TIMEOUT--> CLOSED
-        OPEN --abort(), or an error of the socket--> CLOSED
+        open --close()--> closing --all is sent, then the peer's end of file; or CLOSE_TIMEOUT--> closed
+        open --abort(), or an error of the socket--> closed
 
-    In CLOSING nothing more is handled or taken to write; what is buffered still goes out.  `channel_inactive` is fired
-    when it leaves OPEN.  What a handler raises ends in `exception_caught`, always."""
-    __slots__ = ('loop', 'pipeline', 'state', 'is_open', 'is_reading', 'is_writable', 'input_ended', 'address', 'sent',
-                 'buffered', 'alive_at', '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written',
+    While closing nothing more is handled or taken to write; what is buffered still goes out.  `channel_inactive` is
+    fired when it is no longer open.  What a handler raises ends in `exception_caught`, always."""
+    __slots__ = ('loop', 'pipeline', 'is_open', 'is_closed', 'is_reading', 'is_writable', 'input_ended', 'address',
+                 'sent', 'buffered', 'alive_at', '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written',
                  '_timeout', '_on_closed')
 
     def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callable[[Channel], None],
                  on_closed: Callable[[Channel], None] = lambda channel: None) -> None:
-        self.loop, self.state, self.is_open, self.is_writable = loop, OPEN, True, True
-        self.is_reading, self.input_ended = False, False
+        self.loop, self.is_open, self.is_writable = loop, True, True
+        self.is_closed = self.is_reading = self.input_ended = False
         self.address = 'gone'  # or 'host:port' of the peer
         self.sent = self.buffered = 0  # bytes: all there ever were; those written and not sent yet
         self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
@@ -386,8 +366,8 @@ class Channel:
 
     def abort(self) -> None:
         """Let go at once; what is buffered is lost."""
-        if self.state is not CLOSED:
-            was_open, self.is_open, self.state = self.is_open, False, CLOSED
+        if not self.is_closed:
+            was_open, self.is_open, self.is_closed = self.is_open, False, True
             self._timeout.cancel()
             self._update_interest()
             self._socket.close()
@@ -426,10 +406,9 @@ class Channel:
     def _update_interest(self) -> None:
         """Tell the selector what to wake us for: input only when it is wanted, room only after a short send."""
         self.is_reading = self.is_open and not self._pauses and not self.input_ended
-        lingering = self.state is CLOSING and not self.buffered and not self.input_ended
-        wanted = EVENT_READ if self.is_reading or lingering else 0
-        if self._unsent and self.state is not CLOSED:
-            wanted |= EVENT_WRITE
+        lingers = not (self.is_open or self.is_closed or self.buffered or self.input_ended)
+        wanted = EVENT_READ if self.is_reading or lingers else 0
+        wanted |= EVENT_WRITE if self._unsent and not self.is_closed else 0
         if wanted != self._interest:
             self._interest = wanted
             self.loop.register(self._socket, wanted, self._on_ready)
@@ -460,6 +439,13 @@ class Channel:
             else:
                 self.abort()  # that was the last thing to wait for
 
+    def add_buffered(self, count: int) -> None:
+        """So many more bytes wait here, or in a handler, to be sent at the end of this tick."""
+        self.buffered += count
+        self._flush_later()
+        if self.buffered > HIGH_WATER_MARK:
+            self._check_water_marks()
+
     def _flush_later(self) -> None:
         if not self._is_written:
             self._is_written = True
@@ -472,7 +458,7 @@ class Channel:
             self.loop.call_soon(self.run, self.pipeline.head.writability_changed)  # not now, inside a write
 
     def _send(self) -> None:
-        if self.state is CLOSED:
+        if self.is_closed:
             return
         rest, data = self._unsent, self._unsent or b''.join(self._queue)
         if not rest:
@@ -491,13 +477,13 @@ class Channel:
         if self._queue and not self._unsent:  # a rest went out; what was queued behind it goes in the next tick
             self._flush_later()
         self._check_water_marks()
-        if self.state is CLOSING and not self.buffered:
+        if not (self.is_open or self.buffered):
             self._end_output()
         self._update_interest()
 
     def _begin_close(self) -> None:
         if self.is_open:
-            self.is_open, self.state = False, CLOSING
+            self.is_open = False
             self._timeout = self.loop.call_later(CLOSE_TIMEOUT, self.abort)
             self._flush_later()
             self._update_interest()
@@ -540,8 +526,84 @@ class IdleStateHandler(Handler):
             channel.run(super().user_event, READER_IDLE)
 
 
-# Accepting connections ...............................................................................
+class TlsHandler(Handler):
+    """TLS, next to the socket, by an `ssl.SSLObject` between two buffers of memory.  What goes wrong is a user event:
+    the ssl.SSLError.  `server_name`: whose certificate a client is to be shown; None on a server.
 
+        head --channel_read--> _incoming ->  _tls  --channel_read--> the next handler
+        head <------write----- _outgoing <-  _tls  <- _plain <-----write----- it, encrypted once a tick
+    """
+    __slots__ = ('_incoming', '_outgoing', '_tls', '_plain', '_is_ready')
+
+    def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_name is None, server_name)
+        self._plain: list[bytes] = []
+        self._is_ready = False  # the handshake is over
+
+    def channel_active(self) -> None:
+        self.channel.loop.call_later(HANDSHAKE_TIMEOUT, self._fail, f'no handshake in {HANDSHAKE_TIMEOUT:g} s')
+        self.channel_read(b'')  # a client speaks first
+        super().channel_active()
+
+    def channel_read(self, data: bytes) -> None:
+        self._incoming.write(data)
+        while (plain := self._decrypt()) and self.channel.is_open:
+            super().channel_read(plain)
+        super().write(self._outgoing.read())
+        if plain == b'':  # close_notify
+            self.user_event(INPUT_ENDED)
+
+    def _decrypt(self) -> bytes | None:
+        """Return what has arrived; b'': nothing will any more; None: not yet."""
+        try:
+            if not self._is_ready:
+                self._tls.do_handshake()
+                self._is_ready = True
+            return self._tls.read(READ_SIZE)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLError as error:
+            super().write(self._outgoing.read())  # an alert: why
+            super().user_event(error)
+            return None
+
+    def _fail(self, reason: str) -> None:
+        if self.channel.is_open and not self._is_ready:
+            super().user_event(ssl.SSLError(reason))
+
+    def user_event(self, event: Any) -> None:
+        # An end without close_notify is taken for an end: a frame knows its length, so no half one passes for whole.
+        if event is INPUT_ENDED and not self._is_ready:
+            self._fail('the connection ended in the handshake')
+        else:
+            super().user_event(event)
+
+    def write(self, message: bytes) -> None:
+        self._plain.append(message)
+        self.channel.add_buffered(len(message))
+
+    def flush(self) -> None:
+        if self._is_ready:
+            self._encrypt()
+        super().flush()
+
+    def _encrypt(self) -> None:
+        data, self._plain = memoryview(b''.join(self._plain)), []
+        self.channel.buffered -= len(data)
+        while data and self._is_ready:
+            data = data[self._tls.write(data):]
+        super().write(self._outgoing.read())
+
+    def close(self) -> None:
+        self._encrypt()
+        with contextlib.suppress(ssl.SSLError):  # it would wait for the other's close_notify; ours is on its way
+            self._tls.unwrap()
+        super().write(self._outgoing.read())
+        super().close()
+
+
+# Accepting connections ...............................................................................
 class Listener:
     """Accepts connections and makes channels of them; `initialize(channel)` fills the pipeline of each.
 
@@ -587,8 +649,7 @@ class Listener:
     def _open(self, sock: socket.socket) -> None:
         if len(self.channels) < self._max_channels:
             channel = Channel(self._loop, sock, self._initialize, self.channels.discard)
-            if channel.state is not CLOSED:
-                self.channels.add(channel)
+            self.channels.update([] if channel.is_closed else [channel])
         else:
             logger.warning('refused a caller: %d connections are open', len(self.channels))
             sock.close()

@@ -18,8 +18,8 @@ which ids (those two not included):
 What a user has yet to get is then one question: the rows of the streams they read, between those ids, above the id up
 to which everything was delivered.  There is no second copy for those offline, and none for those who read slowly.
 
-**One transaction a tick.**  `append` only collects; `commit` writes all of it at once, and then, never before, calls
-what was handed in with each entry.  If the disk is full nothing of the tick has happened, and each hears so.
+**One transaction a tick.**  `append` only collects, `commit` writes all of it at once, and then, never before, calls
+what came with each entry: told whether it is on disk, or the disk was full and nothing of the tick has happened.
 """
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ HISTORY_STEP = 32  # entries that are fetched at once where nobody knows yet how
 TOKEN_LIFETIME = 30 * 24 * 3600  # seconds
 MAX_NAME = 32  # code points of a user's name
 SERVER_NAME = 'server'  # reserved: who speaks where the server itself has something to say
+WRONG_FOR_A_NAME, WRONG_IN_ALL = 5, 30  # wrong passwords from one address in WRONG_MEMORY; then none is looked at
+WRONG_MEMORY, WRONG_KEPT = 60.0, 10_000  # seconds that they count; how many names and addresses of the wrong are kept
 SCRYPT_BLOCK = 8  # r of RFC 7914: with it, N = 2**14 takes 16 MiB and some 50 ms
 
 # Each index is paid for with every message: SQLite writes whole pages, and each stream has its place on another one.
@@ -116,9 +118,7 @@ class Entry:
     message_id: int = 0  # given by `append`
 
     @property
-    def recipient(self) -> str:
-        """The user that a single message is for."""
-        return self.stream.partition(' ')[2]
+    def recipient(self) -> str: return self.stream.partition(' ')[2]  # the user that a single message is for
 
     def is_repeated_by(self, other: Entry) -> bool:
         same_target = self.stream == other.stream or self.kind is Kind.CREATE_GROUP  # that target is new each time
@@ -131,7 +131,6 @@ def direct_stream(sender: str, recipient: str) -> str:
 
 
 # Names ...............................................................................................
-
 def normalize(name: str) -> str:
     """The form in which a name is stored and looked up: NFC (Unicode, UAX #15)."""
     return name if name.isascii() else unicodedata.normalize('NFC', name)
@@ -150,7 +149,6 @@ def is_valid_name(name: str) -> bool:
 
 
 # Secrets .............................................................................................
-
 class PasswordHash(NamedTuple):
     """What is kept of a password: scrypt (RFC 7914) with a salt of its own."""
     cost: int  # log2 of scrypt's N
@@ -171,18 +169,39 @@ def password_matches(password: str, known: PasswordHash) -> bool:
     return hmac.compare_digest(hash_password(password, known.cost, known.salt).digest, known.digest)
 
 
+class Passwords:
+    """Judges passwords, but none of who was wrong too often lately.  That is counted by address and name, and by
+    address: nobody locks another's account from elsewhere, and the typos of one lock nobody else out."""
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock  # seconds that never jump
+        self._wrong: dict[tuple[str, ...], list[float]] = {}  # when; who was wrong last is the last
+
+    def judge(self, address: str, user_id: str, password: str, known: PasswordHash) -> bool | None:
+        """Return whether it is right; None: it was not looked at.  For one thread that is not the loop's: slow, and
+        nobody is judged before the one in front has been counted."""
+        now, limits = self._clock(), {(address,): WRONG_IN_ALL, (address, user_id): WRONG_FOR_A_NAME}
+        wrong = {key: [at for at in self._wrong.get(key, ()) if at > now - WRONG_MEMORY] for key in limits}
+        if any(len(wrong[key]) >= limit for key, limit in limits.items()):
+            return None
+        is_right = password_matches(password, known)
+        for key in () if is_right else limits:
+            self._wrong.pop(key, None)
+            self._wrong[key] = [*wrong[key], now]
+        while len(self._wrong) > WRONG_KEPT:
+            del self._wrong[next(iter(self._wrong))]
+        return is_right
+
+
 def _token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()  # fast is fine: nobody guesses 32 random bytes
 
 
 # The store ...........................................................................................
-
 class Store:
     """The file at `path` (':memory:': none), locked for this process alone as long as it is open.
 
     `durability`: 'full' survives a power cut (each commit waits for the disk), 'normal' and 'off' only the death of the
     process.  Raises StoreError when the file cannot be used, and leaves it as it was."""
-
     def __init__(self, path: str, durability: str = 'full') -> None:
         self._entries: list[Entry] = []  # appended, not committed
         self._by_seq: dict[tuple[str, int], Entry] = {}  # of those, the numbered ones
@@ -191,8 +210,7 @@ class Store:
         self._delivered: dict[str, int] = {}  # not written yet
         self._last_seqs: dict[str, int] = {}  # a cache
         self._recent, self._recent_count = defaultdict[str, list[int]](list), 0  # by stream: ids that its index lacks
-        self._streams: set[str] = set()  # a cache: single streams that have their reader
-        self._users: set[str] = set()  # a cache: users that exist
+        self._streams, self._users = set[str](), set[str]()  # caches: single streams that have their reader; users
         try:
             if os.path.isfile(path) and not os.access(path, os.W_OK):
                 raise StoreError('the file may not be written')  # SQLite would find out later, and say less
@@ -226,7 +244,7 @@ class Store:
         """Make the tables of a new file; raise StoreError for a file that is not ours or not whole."""
         application_id, version = self._value('PRAGMA application_id'), self._value('PRAGMA user_version')
         if application_id == 0 and not _schema_of(self._db):
-            _execute_all(self._db, SCHEMA)
+            _schema_of(self._db, SCHEMA)
             self._db.execute('INSERT INTO about VALUES (?)', (secrets.token_hex(8),))
             return
         if application_id != APPLICATION_ID:
@@ -234,10 +252,9 @@ class Store:
         if version > SCHEMA_VERSION:
             raise StoreError(f'it was made by a newer version of this server (schema {version})')
         if version < SCHEMA_VERSION:
-            _execute_all(self._db, UPGRADE)
+            _schema_of(self._db, UPGRADE)
         with contextlib.closing(sqlite3.connect(':memory:')) as fresh:
-            _execute_all(fresh, SCHEMA)
-            if _schema_of(self._db) != _schema_of(fresh):
+            if _schema_of(self._db) != _schema_of(fresh, SCHEMA):
                 raise StoreError('it is corrupt: its tables are not those of this server')
         # The thorough check: the quick one does not look whether an index has lost entries.  1 s for a million.
         if (found := self._value('PRAGMA integrity_check(1)')) != 'ok':
@@ -265,7 +282,6 @@ class Store:
                 self._failure = error
 
     # The log
-
     def append(self, entry: Entry, then: Then) -> None:
         """Give `entry` its id and have it written with this tick; `then(is_durable)` is called after that."""
         entry.message_id = self.committed_id + len(self._entries) + 1
@@ -300,7 +316,9 @@ class Store:
             self._recent_count += len(entries)
             for entry in entries:
                 self._recent[entry.stream].append(entry.message_id)
-        self._trim_caches()
+        for cache in self._last_seqs, self._streams, self._users:
+            if len(cache) > CACHE_SIZE:
+                cache.clear()
         for then in waiting:
             try:
                 then(is_durable)
@@ -325,11 +343,6 @@ class Store:
             cache.clear()  # it may hold what has now never happened
         return False
 
-    def _trim_caches(self) -> None:
-        for cache in self._last_seqs, self._streams, self._users:
-            if len(cache) > CACHE_SIZE:
-                cache.clear()
-
     def _index_recent(self) -> None:
         """Write the runs of ids that the index of streams lacks, with this transaction."""
         rows = [(stream, ids[start:start + RUN][-1], json.dumps(ids[start:start + RUN]))
@@ -345,8 +358,7 @@ class Store:
                 self._index_recent()
                 self._recent, self._recent_count = defaultdict(list), 0
 
-    def is_durable(self, entry: Entry) -> bool:
-        return 0 < entry.message_id <= self.committed_id
+    def is_durable(self, entry: Entry) -> bool: return 0 < entry.message_id <= self.committed_id
 
     def last_client_seq(self, user_id: str) -> int:
         """The highest number with which this user made an entry; 0 if none."""
@@ -359,8 +371,7 @@ class Store:
         """The entry that `sender` made with that number, committed or not."""
         if entry := self._by_seq.get((sender, client_seq)):
             return entry
-        found = self._log('sender = ? AND client_seq = ? AND client_seq > 0', sender, client_seq)
-        return found[0] if found else None
+        return next(iter(self._log('sender = ? AND client_seq = ? AND client_seq > 0', sender, client_seq)), None)
 
     def _log(self, where: str, *parameters: Any) -> list[Entry]:
         """The committed entries `where`, in the order of their ids."""
@@ -454,7 +465,6 @@ class Store:
                     yield entry
 
     # Groups
-
     def create_group(self, entry: Entry, group_name: str | None, members: Iterable[str], then: Then) -> None:
         """Append the creation of the group `entry.stream`; the others read it, its creator what comes after it."""
         self.append(entry, then)
@@ -501,11 +511,10 @@ class Store:
 
     def members(self, group_id: str, at_id: int) -> list[str]:
         """Those in the group once the entry `at_id` has happened, by name."""
-        rows = self._db.execute('''
+        return [user_id for user_id, in self._db.execute('''
             SELECT user_id FROM readers JOIN groups ON group_id = stream
             WHERE stream = ? AND after_id <= ? AND coalesce(before_id, ?) > ? ORDER BY user_id''',
-                                (group_id, at_id, FOREVER, at_id))
-        return [user_id for user_id, in rows]
+                                                         (group_id, at_id, FOREVER, at_id))]
 
     def groups_of(self, user_id: str) -> list[tuple[str, str | None, int]]:
         """Group id, name and number of members of each group that the user is in."""
@@ -516,7 +525,6 @@ class Store:
             WHERE user_id = ? AND before_id IS NULL ORDER BY group_id''', (user_id,)).fetchall()
 
     # Users
-
     def user_exists(self, user_id: str) -> bool:
         if user_id not in self._users and self._value('SELECT 1 FROM users WHERE user_id = ?', user_id):
             self._users.add(user_id)
@@ -530,8 +538,7 @@ class Store:
         return [user_id for user_id, in rows if user_id in wanted]  # SQLite's JSON takes 'bob\0' for 'bob'
 
     def list_users(self, limit: int) -> list[str]:
-        rows = self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))
-        return [user_id for user_id, in rows]
+        return [user_id for user_id, in self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))]
 
     def name_is_taken(self, name_key: str) -> bool:
         """Whether some user has a name with this `name_key`."""
@@ -549,7 +556,8 @@ class Store:
         """Make the account, or end the old password and its token; commit.  Return what is wrong, '' for nothing."""
         outcome: list[bool] = []
         if self.user_exists(user_id):
-            self.change_password(user_id, password)
+            self._write('UPDATE users SET cost = ?, salt = ?, digest = ? WHERE user_id = ?', (*password, user_id))
+            self.end_token(user_id)
         elif is_valid_name(user_id) and not self.name_is_taken(name_key(user_id)):
             self.add_user(user_id, name_key(user_id), password)
         else:
@@ -557,11 +565,6 @@ class Store:
         self.after_commit(outcome.append)
         self.commit()
         return '' if outcome[0] else 'the database could not be written'
-
-    def change_password(self, user_id: str, password: PasswordHash) -> None:
-        """The token ends with the old password."""
-        self._write('UPDATE users SET cost = ?, salt = ?, digest = ? WHERE user_id = ?', (*password, user_id))
-        self.end_token(user_id)
 
     def new_token(self, user_id: str, now: float) -> str:
         """Return a token good for TOKEN_LIFETIME from `now` on (seconds since 1970); the old one ends."""
@@ -574,17 +577,14 @@ class Store:
         self._write('UPDATE users SET token_digest = NULL WHERE user_id = ?', (user_id,))
 
     def token_matches(self, user_id: str, token: str, now: float) -> bool:
-        row = self._db.execute('SELECT token_digest, token_ends_at FROM users WHERE user_id = ?',
-                               (user_id,)).fetchone()
+        row = self._db.execute('SELECT token_digest, token_ends_at FROM users WHERE user_id = ?', (user_id,)).fetchone()
         return bool(row and row[0] and now < row[1] and hmac.compare_digest(row[0], _token_digest(token)))
 
 
-def _execute_all(db: sqlite3.Connection, statements: str) -> None:
-    for statement in statements.split(';'):  # not executescript: that would commit, and give up the lock
+def _schema_of(db: sqlite3.Connection, *statements: str) -> list[tuple[str, str]]:
+    """Execute them, and return what tables and indexes there are then."""
+    for statement in ';'.join(statements).split(';'):  # not executescript: that would commit, and give up the lock
         db.execute(statement)
-
-
-def _schema_of(db: sqlite3.Connection) -> list[tuple[str, str]]:
     return db.execute('SELECT name, sql FROM sqlite_master ORDER BY name').fetchall()
 
 

@@ -138,8 +138,7 @@ class PacketRelay(Relay):
             peer.send(encode(protocol.HeartbeatResponse(), 1))
         elif kind is protocol.LoginRequest:
             self.handle(peer, 1, {'userName': packet.user_name})
-            peer.fill = protocol.message_template(
-                protocol.MessageResponse(from_user_id=peer.name, from_user_name=peer.name, message=''), 1)
+            peer.fill = protocol.message_template(peer.name, '', 1)
         elif kind is protocol.CreateGroupRequest:
             self.handle(peer, 7, {'userIdList': packet.user_id_list})
 

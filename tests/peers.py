@@ -21,6 +21,7 @@ import os
 import selectors
 import shutil
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -55,14 +56,19 @@ class Clock:
 
 class Loop(EventLoop):
     """An event loop that knows when it has nothing to do."""
-    jobs = 0  # of the worker, under way
+    jobs = 0  # in other threads, under way
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.may_work = threading.Event()  # while a test has cleared it, no job gets done
+        self.may_work.set()
 
     def run_in_worker(self, function: Callable[[], Any], callback: Callable[..., None]) -> None:
         def done(result: Any, error: Exception | None) -> None:
             self.jobs -= 1
             callback(result, error)
         self.jobs += 1
-        super().run_in_worker(function, done)
+        super().run_in_worker(lambda: self.may_work.wait() and function(), done)
 
     @property
     def is_quiet(self) -> bool:
@@ -78,7 +84,7 @@ class World:
         self.path = str(place) if place == ':memory:' else str(Path(place) / 'im.db')
         self.clock, self.wall_clock = Clock(1000.0), Clock(BEGIN)
         self.parsed = imserver.make_parser().parse_args(
-            ['--password-cost', '10', '--durability', 'off', *options, '--port', '0', '--db', self.path])
+            ['--password-cost', '10', '--durability', 'off', '--rate', '0', *options, '--port', '0', '--db', self.path])
         self._open()
 
     def _open(self) -> None:
@@ -233,6 +239,13 @@ class Peer:
         packets = [packet for _, packet in self.unread]
         self.unread.clear()
         return packets if self._has_ended else packets[:-1]
+
+    def receive_all_now(self) -> list[Any]:
+        """All that has arrived, once the server has nothing to do; `receive_all` asks the server for a last answer."""
+        self.world.pump(self._is_drained, lambda: 'the server finds no rest')
+        packets = [packet for _, packet in self.unread]
+        self.unread.clear()
+        return packets
 
     def _is_drained(self) -> bool:
         self._pull()

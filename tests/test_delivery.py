@@ -8,7 +8,6 @@ log is searched: nothing that a peer sends may make a traceback.
 
 import logging
 import sqlite3
-import threading
 
 import pytest
 
@@ -21,7 +20,7 @@ from protocol import (
     JoinGroupResponse, KickedNotice, ListGroupMembersRequest, ListGroupMembersResponse, ListGroupsRequest,
     ListGroupsResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, LogoutRequest,
     LogoutResponse, MessageAck, MessageRequest, MessageResponse, QuitGroupRequest, QuitGroupResponse, User,
-)
+    encode)
 from reactor import HIGH_WATER_MARK, Channel
 from store import name_key
 
@@ -572,7 +571,7 @@ def test_history_stays_under_256_kib(world, letter, least):
     read, before = [], None
     while True:
         answer = history(alice, user_id='é' * 32, limit=100, before=before)
-        assert len(imserver.encode(answer, 2)) <= 262_144
+        assert len(encode(answer, 2)) <= 262_144
         read[:0] = [m.message_id for m in answer.messages]
         if not answer.more:
             break
@@ -1092,21 +1091,18 @@ def test_login_that_could_not_be_written(world, version):
 
 def test_two_registrations_of_one_name_of_which_the_first_could_not_be_written(world):
     peers = [world.connect(), world.connect()]
-    may_end = threading.Event()
-    world.loop.run_in_worker(may_end.wait, lambda result, error: None)
+    world.loop.may_work.clear()
     for peer in peers:
         peer.send(LoginRequest(user_name='alice', password='pw'))
         for _ in range(5):
             world.loop.tick(0.001)
     disk = FailingDisk(world)
-    may_end.set()
-    world.pump(lambda: len(world.loop._from_threads) >= 3, lambda: 'no hashes', tick=False)
-    world.loop.tick(0)  # both are registered, in one tick that fails
+    world.loop.may_work.set()
+    peers[0].expect(LoginResponse, success=False)  # registered, in a tick that failed
     disk.is_full = False
     world.settle()
-    for peer in peers:
-        answer = peer.expect(LoginResponse)
-        assert not answer.success or world.store.user_exists('alice')
+    answer = peers[1].expect(LoginResponse)
+    assert not answer.success or world.store.user_exists('alice')
 
 
 def test_logout_that_could_not_be_written(world):

@@ -16,7 +16,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -80,12 +79,11 @@ def message(user_id, text, seq):
 @contextmanager
 def busy_worker(world):
     """Whoever needs a password judged has to wait until the end of this block."""
-    may_end = threading.Event()
-    world.loop.run_in_worker(may_end.wait, lambda result, error: None)
+    world.loop.may_work.clear()
     try:
         yield
     finally:
-        may_end.set()
+        world.loop.may_work.set()
 
 
 def ticks(world, count=8):

@@ -26,7 +26,7 @@ from protocol import (
     ListGroupMembersRequest, ListGroupMembersResponse, ListGroupsRequest, ListGroupsResponse,
     ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
     MessageAck, MessageRequest, MessageResponse, Packet, ProtocolError, QuitGroupRequest, QuitGroupResponse,
-    Serializer, TooLongFrame, User, decode, describe, encode, message_template)
+    Serializer, TooLongFrame, User, decode, describe, encode, encode_for, message_template)
 
 # Helpers: frames by hand .............................................................................
 
@@ -1547,14 +1547,29 @@ NASTY_TEXTS = ('', 'hi', 'a "quoted" {brace} %s %d \\', 'two\nlines\0', '张三 
 def test_a_template_fills_in_what_encode_would_write(version, name, text):
     about = {'message': text, 'message_id': 12, 'sent_at': 1_700_000_000_000}
     user = User(user_id=name, user_name=name)
-    for kind, fields in ((MessageResponse, {'from_user_id': name, 'from_user_name': name}),
-                         (GroupMessageResponse, {'from_group_id': '9f8e7d6c', 'from_user': user})):
-        fill = message_template(kind(message='whatever it was', message_id=3, sent_at=4, **fields), version)
+    for kind, group, fields in ((MessageResponse, '', {'from_user_id': name, 'from_user_name': name}),
+                                (GroupMessageResponse, '9f8e7d6c', {'from_group_id': '9f8e7d6c', 'from_user': user})):
+        fill = message_template(name, group, version)
         for _ in range(2):
             assert fill(*about.values()) == encode(kind(**fields, **about), version)
 
 
 def test_a_template_refuses_a_lone_surrogate_like_encode():
-    fill = message_template(MessageResponse(from_user_id='bob', from_user_name='bob', message=''), 2)
+    fill = message_template('bob', '', 2)
     with pytest.raises(ValueError):
         fill('\ud800', 1, 1)
+
+
+@pytest.mark.parametrize('packet, text', [
+    (ErrorResponse(command=3, code='unknown_user', reason='there is no bob'), 'there is no bob'),
+    (KickedNotice(reason='logged in elsewhere'), 'logged in elsewhere')])
+def test_version_1_hears_of_errors_from_the_server(packet, text):
+    said = MessageResponse(from_user_id='server', from_user_name='server', message=text)
+    assert encode_for(packet, 1) == encode(said, 1) and encode_for(packet, 2) == encode(packet, 2)
+
+
+def test_version_1_hears_of_members_in_the_group():
+    bob = User(user_id='bob', user_name='bob')
+    notice = GroupNotice(group_id='9f8e7d6c', event='joined', user=bob, message_id=1, sent_at=2)
+    said = GroupMessageResponse(from_group_id='9f8e7d6c', from_user=bob, message='joined the group')
+    assert encode_for(notice, 1) == encode(said, 1) and encode_for(notice, 2) == encode(notice, 2)

@@ -1285,7 +1285,7 @@ def test_a_new_password_replaces_the_old_one_and_ends_the_token(path):
         add_users(store, 'alice', 'bob')
         token, other = store.new_token('alice', 0), store.new_token('bob', 0)
         new = hash_password('new', COST + 1)
-        store.change_password('alice', new)
+        assert store.set_password('alice', new) == ''
     with closing(Store(path)) as store:
         assert store.password_of('alice') == new
         assert store.password_of('bob') == PASSWORD
@@ -1666,7 +1666,7 @@ QUESTIONS = {
     'token_matches': lambda store: store.token_matches('alice', 'token', 0),
     'delivered_id': lambda store: store.delivered_id('alice'),
     'new_token': lambda store: store.new_token('alice', 0),
-    'change_password': lambda store: store.change_password('alice', PASSWORD),
+    'set_password': lambda store: store.set_password('alice', PASSWORD),
     'quit_group': lambda store: leave(store, 'alice'),
     'save_delivered': lambda store: (store.set_delivered('alice', 1), store.save_delivered()),
 }

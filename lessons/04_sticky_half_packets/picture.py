@@ -35,7 +35,7 @@ def show_reads(*cuts: int) -> None:
     for number, (start, end) in enumerate(zip((0, *cuts), (*cuts, len(STREAM))), 1):
         decoder.feed(STREAM[start:end])
         found = list(decoder)
-        waiting = decoder._buffer.readable_bytes
+        waiting = decoder.buffer.readable_bytes
         begin = end - waiting - len(b''.join(found))  # of what comes out now
         print()
         line(f'read {number}', columns(start, ' ') + columns(end - start, '='))
