@@ -23,7 +23,8 @@ Built in five parts, each usable without the next:
  2. `LineReader`: lines out of a pipe;
  3. `LineEditor`: lines out of a keyboard, without any input or output of its own;
  4. `PlainTerminal`, `Terminal`: the two around the real thing (`make_terminal` chooses);
- 5. `render`: one event as text for people.
+ 5. `render`: one event as text for people;
+ 6. `Parser`, `between`, `ask_password`: the command line of a script, of the server's too.
 
 Control sequences are those of ECMA-48 (5th edition, 1991) and, for the keys, of xterm's `ctlseqs`; the
 width of characters is that of Unicode's UAX #11.
@@ -31,9 +32,11 @@ width of characters is that of Unicode's UAX #11.
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import enum
+import getpass
 import os
 import re
 import shutil
@@ -41,7 +44,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 try:
     import termios
@@ -565,3 +568,29 @@ class _Page:
         unknown = ', '.join(event.get('unknownUserIdList', []))
         return self.aside(f'-- group {self.group(event)} created with {", ".join(event["userNameList"])}'
                           + (f'; unknown: {unknown}' if unknown else ''))
+
+
+# 6. The command line .................................................................................
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and exits with 2."""
+    def error(self, message: object) -> NoReturn:
+        self.exit(2, f'{self.prog}: {message}\n')
+
+
+def between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """The type of an option that is a number: `kind`, and from `low` to `high`."""
+    def number(text: str) -> Any:  # argparse shows this name: "invalid number value"
+        if not low <= (value := kind(text)) <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not between {low} and {high}')
+        return value
+    return number
+
+
+def ask_password(parser: Parser, prompt: str) -> str:
+    """IM_PASSWORD, or what is typed, without echo.  Exits where nobody can be asked, and when they give up."""
+    if (password := os.environ.get('IM_PASSWORD')) is None and not os.isatty(0):
+        parser.error('no password: set IM_PASSWORD, or run it in a terminal')
+    try:
+        return getpass.getpass(prompt) if password is None else password
+    except (EOFError, KeyboardInterrupt):
+        parser.exit(130)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import getpass
 import inspect
 import json
 import logging
@@ -27,9 +26,10 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import protocol
+from console import Parser, ask_password, between
 from protocol import Command, Packet, ProtocolError, decode, encode_for
 from reactor import (
     INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer, TlsHandler)
@@ -37,8 +37,7 @@ from store import (
     FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then,
     direct_stream, hash_password, is_valid_name, name_key, normalize)
 
-MAX_GROUP_NAME = 64  # code points
-MAX_MESSAGE = 4_096  # code points: escaped and with its frame it fits MIN_MAX_BODY
+MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: a message, escaped and with its frame, fits MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
 MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
 FRAME_TIMEOUT = 10.0  # seconds without any whole frame, though one has begun
@@ -91,8 +90,8 @@ class FrameHandler(Handler):
     __slots__ = ('decoder', '_progress', '_timer')
 
     def __init__(self) -> None:
-        self.decoder = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN)
-        self._progress, self._timer = 0, NO_TIMER  # counts frames and pauses; looks whether it does
+        self.decoder, self._timer = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN), NO_TIMER
+        self._progress = 0  # counts frames and pauses
 
     def channel_read(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -104,8 +103,7 @@ class FrameHandler(Handler):
             try:
                 frame = next(frames, None)
             except ProtocolError as error:
-                super().user_event(error)
-                return
+                return super().user_event(error)
             if frame is None:
                 if self._timer is NO_TIMER and self.decoder.buffer.readable_bytes:
                     self._timer = self.channel.loop.call_later(FRAME_TIMEOUT, self._look_at_rest, self._progress)
@@ -214,13 +212,17 @@ class LoginHandler(PeerHandler):
     def channel_active(self) -> None:
         """At the beginning, and after a logout."""
         self.request: Any = None  # the one that is being judged
-        self._deadline = self.channel.loop.time() + self.server.options.login_timeout
-        self._start_clock()
-        self.server.admit(self)
+        self._start_clock(self.server.options.login_timeout)
+        strangers = self.server.strangers
+        strangers[self] = None
+        if len(strangers) > self.server.options.max_unauthenticated:  # who waits longest, with no login to judge, goes
+            longest = next(login for login in strangers if login.request is None)
+            longest.give_up('makes room for others')
+            longest.channel.abort()
 
-    def _start_clock(self) -> None:
-        seconds = self._deadline - self.channel.loop.time()
+    def _start_clock(self, seconds: float) -> None:
         self._timer = self.channel.loop.call_later(seconds, self.give_up, 'did not log in')
+        self._deadline = self.channel.loop.time() + seconds
 
     def end(self) -> None:
         self._timer.cancel()
@@ -228,8 +230,7 @@ class LoginHandler(PeerHandler):
 
     def channel_read(self, packet: Any) -> None:
         if packet.COMMAND != Command.LOGIN_REQUEST:
-            self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first'), self.channel.address))
-            return
+            return self.channel.write(refusal(packet, Refused('not_logged_in', 'log in first'), self.channel.address))
         self._timer.cancel()
         self.request, self._asked_at = packet, self.channel.loop.time()
         self.frames.hold()
@@ -285,8 +286,7 @@ class LoginHandler(PeerHandler):
         request, self.request = self.request, None
         if isinstance(outcome, Refused):
             self.channel.write(refusal(request, outcome, self.channel.address))
-            self._deadline += self.channel.loop.time() - self._asked_at  # the time that judging took is ours
-            self._start_clock()
+            self._start_clock(self._deadline - self._asked_at)  # the time that judging took is ours
         else:
             self.end()
             session = Session(self.server, self.frames, self.packets, outcome)
@@ -309,9 +309,8 @@ class Session(PeerHandler):
 
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
         super().__init__(server, frames, packets)
-        self.user_id = user_id
         self.version = packets.session_version = packets.version
-        self.is_live, self._sent_mark = False, 0  # what `channel.sent` is once the last entry is
+        self.user_id, self.is_live, self._sent_mark = user_id, False, 0  # what `channel.sent` is once the last entry is
         self._budget, self._filled_at = server.options.rate or float('inf'), server.loop.time()  # requests; since when
         frames.decoder.max_body = server.options.max_body
 
@@ -331,12 +330,9 @@ class Session(PeerHandler):
     def send(self, packet: Packet) -> None:  # in the version of this session, also when another one may have begun
         self.channel.write(encode_for(packet, self.version))
 
-    @property
-    def has_ended(self) -> bool: return self.server.sessions.get(self.user_id) is not self
-
     def end(self) -> None:
         """The user is no longer reached here.  What was not acknowledged stays in the log."""
-        if not self.has_ended:
+        if self.server.sessions.get(self.user_id) is self:
             del self.server.sessions[self.user_id]
             self.note_sent()
             self.server.store.save_delivered(self.user_id)
@@ -363,7 +359,7 @@ class Session(PeerHandler):
 
     def feed(self) -> None:
         """Write a page of what is in the log above `sent_id`; live again once there is nothing left."""
-        if self.has_ended or self.is_live or not self.channel.is_writable:
+        if self.is_live or not self.channel.is_writable or self.server.sessions.get(self.user_id) is not self:
             return  # writability_changed will ask for the next page
         page = self.server.store.unread(self.user_id, self.sent_id, PAGE)
         self.is_live = True
@@ -420,9 +416,8 @@ class Session(PeerHandler):
 
     def on_logout_request(self, request: Packet) -> None:
         self.end()
-        self.server.store.end_token(self.user_id)
-        answer = protocol.LogoutResponse(success=True)  # the session has ended, also where the token could not be
-        self.server.store.after_commit(lambda is_durable: self.send(answer))
+        self.server.store.end_token(self.user_id)  # where that cannot be written, the session has ended all the same
+        self.server.store.after_commit(lambda is_durable: self.send(protocol.LogoutResponse(success=True)))
         self.packets.session_version, self.frames.decoder.max_body = None, protocol.MAX_BODY_BEFORE_LOGIN
         login = LoginHandler(self.server, self.frames, self.packets)
         self.channel.pipeline.replace(self, login)
@@ -463,7 +458,7 @@ class Session(PeerHandler):
             self._append(request, entry, store.quit_group)
 
     def _entry(self, kind: Kind, request: Any, stream: str, text: str) -> Entry | None:
-        """What `request` makes; None: it made that before, and is answered again, whatever became of the right to it."""
+        """What `request` makes; None: it made that before, and is answered again, whatever the right to it is now."""
         store, client_seq = self.server.store, request.client_seq if self.version == 2 else 0
         need(client_seq > 0 or self.version == 1, 'bad_request', 'clientSeq begins at 1')
         entry = Entry(kind, stream, self.user_id, text, client_seq, int(self.server.wall_clock() * 1000))
@@ -475,8 +470,8 @@ class Session(PeerHandler):
         return None
 
     def _append_text(self, request: Packet, entry: Entry) -> None:
-        if not 0 < len(entry.text) <= MAX_MESSAGE:
-            need(entry.text, 'bad_request', 'the message is empty')
+        need(entry.text, 'bad_request', 'the message is empty')
+        if len(entry.text) > MAX_MESSAGE:
             raise Refused('message_too_long', f'a message has at most {MAX_MESSAGE} characters')
         self.server.store.append(entry, functools.partial(self._answer, request, entry))
 
@@ -606,14 +601,6 @@ class Server:
         channel.pipeline.add_last(*[TlsHandler(self._tls)] if self._tls else [], idle, frames, packets,
                                   HeartbeatHandler(), LoginHandler(self, frames, packets))
 
-    def admit(self, newcomer: LoginHandler) -> None:
-        """Too many who are not logged in: who has waited longest, and has sent no login to judge, makes room."""
-        self.strangers[newcomer] = None
-        if len(self.strangers) > self.options.max_unauthenticated:
-            longest = next(login for login in self.strangers if login.request is None)
-            logger.info('%s: closed: makes room for others', longest.channel.address)
-            longest.channel.abort()
-
     def _before_flush(self) -> None:
         """Part 4 of each tick: commit, answer, deliver, feed."""
         for run in _runs_of(self.store.commit()):
@@ -723,38 +710,24 @@ class Server:
 
 
 # The command line ....................................................................................
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-    def error(self, message: object) -> NoReturn:
-        self.exit(2, f'{self.prog}: {message}\n')
-
-
-def _between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
-    def number(text: str) -> Any:  # argparse shows this name: "invalid number value"
-        if not low <= (value := kind(text)) <= high:
-            raise argparse.ArgumentTypeError(f'{text} is not between {low} and {high}')
-        return value
-    return number
-
-
 def make_parser() -> Parser:
     parser = Parser(prog='imserver.py', description='The chat server.', allow_abbrev=False,
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add, seconds = parser.add_argument, _between(1, 86400, float)
+    add, seconds = parser.add_argument, between(1, 86400, float)
     add('--host', default='127.0.0.1', help='address to listen on')
-    add('--port', type=_between(0, 65535), default=8000, help='0: any that is free')
+    add('--port', type=between(0, 65535), default=8000, help='0: any that is free')
     add('--db', default='im.db', metavar='FILE', help='where everything is kept; :memory: keeps nothing')
     add('--durability', choices=('full', 'normal', 'off'), default='full', help='only full survives a power cut')
     add('--tls-cert', metavar='FILE', help='certificate (PEM): then all connections are TLS')
     add('--tls-key', metavar='FILE', help='its key; if it is not in the same file')
     add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='silence after which a connection is closed')
     add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in')
-    add('--max-connections', type=_between(1, 1000000), default=10000, metavar='N', help='at one time')
-    add('--max-unauthenticated', type=_between(1, 1000000), default=256, metavar='N', help='of these not logged in')
-    add('--max-body', type=_between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='of a frame')
-    add('--max-group', type=_between(1, 3000), default=500, metavar='N', help='members of a group')
-    add('--rate', type=_between(0, 1000000), default=1000, metavar='N', help='requests a second a session; 0: no limit')
-    add('--password-cost', type=_between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
+    add('--max-connections', type=between(1, 1000000), default=10000, metavar='N', help='at one time')
+    add('--max-unauthenticated', type=between(1, 1000000), default=256, metavar='N', help='of these not logged in')
+    add('--max-body', type=between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='of a frame')
+    add('--max-group', type=between(1, 3000), default=500, metavar='N', help='members of a group')
+    add('--rate', type=between(0, 1000000), default=1000, metavar='N', help='requests a second a session; 0: no limit')
+    add('--password-cost', type=between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
     add('--closed-registration', action='store_true', help='only accounts that exist may log in')
     add('--set-password', metavar='NAME', default=argparse.SUPPRESS, help='make an account or reset it, and exit')
     add('--limits', action='store_true', help='print every limit, and exit')
@@ -764,7 +737,7 @@ def make_parser() -> Parser:
 
 def _limits(options: argparse.Namespace) -> str:
     """All limits: of the options, and the lines of the source that name one, with what they say of it."""
-    lines = [f'--{name.replace("_", "-")} {value}' for name, value in vars(options).items() if type(value) in (int, float)]
+    lines = [f'--{name.replace("_", "-")} {n}' for name, n in vars(options).items() if type(n) in (int, float)]
     for module in map(inspect.getmodule, (decode, EventLoop, Store, Server)):
         constants = [line for line in inspect.getsource(module).splitlines() if line[:1].isupper() and '  # ' in line]
         lines += ['', f'{module.__name__}:', *constants]
@@ -785,13 +758,7 @@ def _tls_context(parser: Parser, options: argparse.Namespace) -> ssl.SSLContext 
 
 def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
     """Make or reset the account that --set-password names."""
-    name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
-    if password is None and not os.isatty(0):
-        parser.error('no password: set IM_PASSWORD, or run it in a terminal')
-    try:
-        password = getpass.getpass('New password: ') if password is None else password
-    except (EOFError, KeyboardInterrupt):
-        parser.exit(130)
+    name, password = normalize(options.set_password), ask_password(parser, 'New password: ')
     if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
         parser.error('the name and the password must be text')
     wrong = store.set_password(name, hash_password(password, options.password_cost))

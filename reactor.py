@@ -1,10 +1,8 @@
 """An event loop made by hand: sockets to bytes, time to callbacks.
 
 What it does: waits on many nonblocking sockets in one thread, receives, runs what is due, sends.  What it leaves to
-others: what the bytes mean (protocol.py) and who is who (imserver.py).  It knows no packet and no user.  Names are
-Netty's for channels and handlers, asyncio's for the loop.
-
-Everything happens in turns, and a turn, a *tick*, has these five parts, always in this order:
+others: what the bytes mean (protocol.py) and who is who (imserver.py).  Names are Netty's for channels and handlers,
+asyncio's for the loop.  Everything happens in turns.  A turn, a *tick*, has these five parts, always in this order:
 
       1 select        sleep until a socket is ready, no longer than the next timer
       2 read          accept, receive; handlers judge and write into buffers; nothing is sent.  Then 1 and 2 again,
@@ -13,9 +11,7 @@ Everything happens in turns, and a turn, a *tick*, has these five parts, always 
       4 before flush  the one place to commit what this tick decided; what waited for that happens now
       5 flush         each channel that was written to sends, once
 
-Code of ours runs in 2, 3 and 4 (in 5 only a handler's `flush`).  So a thousand messages of one tick cost one commit
-and one send a receiver, and nobody is told of what is not committed yet.
-
+So a thousand messages of one tick cost one commit and one send a receiver, and nobody is told of what is not committed.
 A connection is a `Channel`: a socket, a write buffer, and a `Pipeline` of `Handler`s that a message walks:
 
        socket --recv-->  head -> h1 -> h2 -> h3 -> tail     inbound: channel_read, channel_active, ...
@@ -48,8 +44,8 @@ HIGH_WATER_MARK, LOW_WATER_MARK = 65_536, 32_768  # bytes; not writable above, w
 ACCEPTS_A_TICK = 128  # connections: enough for a rush, few enough that those already here wait little
 ACCEPT_PAUSE = 1.0  # seconds, as in Netty's ServerBootstrap
 OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-HANDSHAKE_TIMEOUT = 10.0  # seconds for the handshake of TLS
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to read what a closing channel still has for it
+HANDSHAKE_TIMEOUT = 10.0  # seconds for that of TLS
 SELECT_LIMIT = 500  # sockets: select() ends at 512 on Windows, elsewhere at descriptor 1,023
 MAX_WAIT = 1.0 if sys.platform == 'win32' else 60.0  # seconds of a select; Windows sleeps through a Ctrl-C
 logger = logging.getLogger('im.reactor')
@@ -60,12 +56,9 @@ Callback = Callable[..., None]
 class Timer:
     """What `call_later` returns."""
     __slots__ = ('run',)
+    def __init__(self, run: Callback) -> None: self.run = run
 
-    def __init__(self, run: Callback) -> None:
-        self.run = run
-
-    def cancel(self) -> None:
-        """Never run it.  It stays in the heap until its time: to find it there would take longer."""
+    def cancel(self) -> None:  # it stays in the heap until its time: to find it there would take longer
         self.run = NO_TIMER.run
 
 
@@ -73,9 +66,7 @@ NO_TIMER = Timer(lambda: None)  # one for all that wait for nothing: idle connec
 
 
 class EventLoop:
-    """One thread, one selector, five parts to a tick.
-
-    `selector`: None for the best of this system.  `clock`: returns seconds that never jump; tests move their own."""
+    """One thread, one selector.  `selector`: None for the best of this system.  `clock`: seconds that never jump."""
     def __init__(self, selector: selectors.BaseSelector | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.time = clock  # seconds
@@ -98,20 +89,23 @@ class EventLoop:
         while self._is_running:
             self.tick()
 
-    def stop(self) -> None:
-        """End `run` once the tick under way is over."""
-        self._is_running = False
+    def stop(self) -> None: self._is_running = False  # `run` ends once the tick under way is over
 
     def tick(self, max_wait: float = MAX_WAIT) -> None:
         """One turn.  It sleeps `max_wait` seconds at most."""
-        wait, served, rounds = self._wait_time(max_wait), set[int](), READ_ROUNDS
+        next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
+        wait = 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
+        served, rounds = set[int](), READ_ROUNDS
         while rounds and (ready := [r for r in self.selector.select(wait) if r[0].fd not in served]):  # 1 and 2
             for key, mask in ready:
                 self._run(key.data, mask)
             wait, served, rounds = 0, served.union(key.fd for key, _ in ready), rounds - 1
-        for timer in self._due_timers():  # 3
+        now, due = self.time(), []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:  # 3; what these arm anew is the next tick's
             self._run(timer.run)
-        for _ in range(len(self._ready)):  # not what is queued meanwhile: that is the next tick's
+        for _ in range(len(self._ready)):  # not what is queued meanwhile: that too is the next tick's
             callback, arguments = self._ready.popleft()
             self._run(callback, *arguments)
         for callback in self.before_flush:  # 4
@@ -119,16 +113,6 @@ class EventLoop:
         written, self.written = self.written, []
         for channel in written:  # 5
             channel.flush()
-
-    def _wait_time(self, max_wait: float) -> float:
-        next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
-        return 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
-
-    def _due_timers(self) -> list[Timer]:  # those of now: what they arm anew, without delay, is the next tick's
-        now, due = self.time(), []
-        while self._timers and self._timers[0][0] <= now:
-            due.append(heapq.heappop(self._timers)[2])
-        return due
 
     def _run(self, callback: Callback, *arguments: Any) -> None:
         """Call it; a bug in it is logged and the loop goes on."""
@@ -146,8 +130,7 @@ class EventLoop:
         else:
             self.selector.register(file, events, callback)  # OSError: a plain file cannot be watched by epoll
 
-    def call_soon(self, callback: Callback, *arguments: Any) -> None:
-        """Run it in part 3 of this tick, or of the next when that has begun."""
+    def call_soon(self, callback: Callback, *arguments: Any) -> None:  # in part 3, of the next tick if it has begun
         self._ready.append((callback, arguments))
 
     def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:
@@ -195,8 +178,7 @@ class EventLoop:
 
 
 # The chain of handlers ...............................................................................
-INBOUND = ('channel_active', 'channel_read', 'channel_inactive', 'writability_changed', 'user_event',
-           'exception_caught')
+INBOUND = ('channel_active', 'channel_read', 'channel_inactive', 'writability_changed', 'user_event', 'exception_caught')
 OUTBOUND = ('write', 'flush', 'close')
 _LINKS = {event: '_next_' + event for event in INBOUND + OUTBOUND}
 
@@ -211,11 +193,10 @@ class Handler:
         user_event(event)        something that is no input: INPUT_ENDED, READER_IDLE, one of your own
         exception_caught(error)  a handler of this channel raised `error`
         write(message)           somebody writes; the last handler before the socket must hand on bytes
-        flush()                  part 5 of the tick: what is buffered is about to be sent
-        close()                  somebody closes
+        flush(), close()         part 5 of the tick: what is buffered is about to be sent; somebody closes
 
-    An event ends at the handler that overrides it, unless that hands it on by calling `super()`.  Handlers that do
-    not override it are not even asked: each link points at the next handler that does."""
+    An event ends at the handler that overrides it, unless that calls `super()`.  Those that do not override it are not
+    even asked: each link points at the next handler that does."""
     __slots__ = ('channel', *_LINKS.values())
     OVERRIDES: frozenset[str] = frozenset()
     channel: Channel
@@ -237,6 +218,8 @@ class Handler:
 class _Head(Handler):
     """The end at the socket: what is written here goes into the channel's buffer."""
     __slots__ = ()
+    def flush(self) -> None: self.channel._send()
+    def close(self) -> None: self.channel._begin_close()
 
     def write(self, message: bytes) -> None:
         channel = self.channel
@@ -244,14 +227,10 @@ class _Head(Handler):
             channel._queue.append(message)
             channel.add_buffered(len(message))
 
-    def flush(self) -> None: self.channel._send()
-    def close(self) -> None: self.channel._begin_close()
-
 
 class _Tail(Handler):
     """The other end: what no handler cared for."""
     __slots__ = ()
-
     def channel_active(self) -> None: pass
     def channel_inactive(self) -> None: pass
     def writability_changed(self) -> None: pass
@@ -260,7 +239,7 @@ class _Tail(Handler):
         logger.warning('%s: nobody handles %.100r', self.channel.address, message)
 
     def user_event(self, event: Any) -> None:
-        if event is INPUT_ENDED:
+        if event is INPUT_ENDED or isinstance(event, ssl.SSLError):
             self.channel.close()
 
     def exception_caught(self, error: Exception) -> None:
@@ -273,16 +252,13 @@ class Pipeline:
     __slots__ = ('head', 'tail', '_handlers')
 
     def __init__(self, channel: Channel) -> None:
-        self.head, self.tail = _Head(), _Tail()
-        self._handlers: list[Handler] = []
+        self.head, self.tail, self._handlers = _Head(), _Tail(), list[Handler]()
         self._change(channel, 0, 0, (self.head, self.tail))
 
-    def add_last(self, *handlers: Handler) -> None:
-        """Add `handlers` at the end, just before the tail."""
+    def add_last(self, *handlers: Handler) -> None:  # just before the tail
         self._change(self.head.channel, len(self._handlers) - 1, 0, handlers)
 
-    def replace(self, old: Handler, *new: Handler) -> None:
-        """Put `new` in the place of `old`; with no `new`: remove it."""
+    def replace(self, old: Handler, *new: Handler) -> None:  # with no `new`: remove it
         self._change(self.head.channel, self._handlers.index(old), 1, new)
 
     def _change(self, channel: Channel, index: int, count: int, new: tuple[Handler, ...]) -> None:
@@ -296,8 +272,7 @@ class Pipeline:
 
 @functools.cache
 def _links_of(kinds: tuple[type[Handler], ...]) -> list[tuple[int, str, int | None]]:
-    """Which link of which of these handlers points to which of them: for each event the next that overrides it.
-    Worked out once for each make of pipeline: there are few."""
+    """Which link of which handler points to which: for each event the next that overrides it.  Few `kinds`."""
     found = []
     for events, step in (INBOUND, -1), (OUTBOUND, 1):  # walk from where these end to their begin
         nearest: dict[str, int | None] = dict.fromkeys(events)
@@ -318,8 +293,7 @@ class Channel:
     """A nonblocking socket with a write buffer and a pipeline.
 
         open --close()--> closing --all is sent, then the peer's end of file; or CLOSE_TIMEOUT--> closed
-        open --abort(), or an error of the socket--> closed
-
+          `-------------------- abort(), or an error of the socket ---------------------------------^
     While closing nothing more is handled or taken to write; what is buffered still goes out.  `channel_inactive` is
     fired when it is no longer open.  What a handler raises ends in `exception_caught`, always."""
     __slots__ = ('loop', 'pipeline', 'is_open', 'is_closed', 'is_reading', 'is_writable', 'input_ended', 'address',
@@ -334,8 +308,7 @@ class Channel:
         self.sent = self.buffered = 0  # bytes: all there ever were; those written and not sent yet
         self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
         self._socket, self._interest = sock, 0  # and what the selector watches it for
-        self._pauses: frozenset[object] = frozenset()
-        self._queue: list[bytes] = []
+        self._pauses, self._queue = frozenset[object](), list[bytes]()
         self._unsent: bytes | memoryview = b''  # what a short send left over; it goes before the queue
         self._is_written, self._timeout, self._on_closed = False, NO_TIMER, on_closed
         sock.setblocking(False)
@@ -350,22 +323,19 @@ class Channel:
 
     def write(self, message: Any) -> None:
         """Send `message` through the pipeline.  Once the channel is not open it is dropped."""
-        try:  # as `run` does, but nothing is called as often: a run of messages to a group of 100, 100 times
-            self.pipeline.tail._next_write.write(message)
-        except Exception as error:
-            self._on_bug(error)
+        self.run(self.pipeline.tail._next_write.write, message)
 
-    def close(self) -> None:
-        """Handle no more input, send what is buffered for CLOSE_TIMEOUT seconds at most, then let go."""
+    def close(self) -> None:  # handle no more, send what is buffered for CLOSE_TIMEOUT seconds, then let go
         self.run(self.pipeline.tail.close)
 
-    def flush(self) -> None:
-        """Part 5 of a tick, called by the loop."""
+    def flush(self) -> None:  # part 5 of a tick, called by the loop
         self._is_written = False
         self.run(self.pipeline.tail._next_flush.flush)
 
-    def abort(self) -> None:
-        """Let go at once; what is buffered is lost."""
+    def abort(self, error: OSError | None = None) -> None:
+        """Let go at once; what is buffered is lost.  `error`: the socket's, which makes it so."""
+        if error:
+            logger.info('%s is gone: %s', self.address, error)
         if not self.is_closed:
             was_open, self.is_open, self.is_closed = self.is_open, False, True
             self._timeout.cancel()
@@ -380,17 +350,10 @@ class Channel:
         try:
             callback(*arguments)
         except Exception as error:
-            self._on_bug(error)
-
-    def _on_bug(self, error: Exception) -> None:
-        try:  # told from the head on; Netty starts at the handler that failed
-            self.pipeline.head.exception_caught(error)
-        except Exception as error:
-            self.pipeline.tail.exception_caught(error)
-
-    def _fail(self, error: OSError) -> None:
-        logger.info('%s is gone: %s', self.address, error)
-        self.abort()
+            try:  # told from the head on; Netty starts at the handler that failed
+                self.pipeline.head.exception_caught(error)
+            except Exception as error:
+                self.pipeline.tail.exception_caught(error)
 
     def pause_reading(self, reason: object) -> None:
         """Let the peer's bytes wait in the kernel until every reason that was given is taken back."""
@@ -417,7 +380,7 @@ class Channel:
         mask &= self._interest  # something earlier in this tick may have paused or closed us: then it is stale
         self.alive_at = self.loop.time() if mask else self.alive_at
         if mask & EVENT_WRITE:
-            self._flush_later()
+            self.add_buffered(0)
         if mask & EVENT_READ:
             self._receive()
 
@@ -427,8 +390,7 @@ class Channel:
         except BlockingIOError:  # readiness is a hint: select(2) says that Linux may drop the data after it
             return
         except OSError as error:
-            self._fail(error)
-            return
+            return self.abort(error)
         if data and self.is_open:
             self.run(self.pipeline.head._next_channel_read.channel_read, data)
         elif not data:
@@ -442,14 +404,11 @@ class Channel:
     def add_buffered(self, count: int) -> None:
         """So many more bytes wait here, or in a handler, to be sent at the end of this tick."""
         self.buffered += count
-        self._flush_later()
-        if self.buffered > HIGH_WATER_MARK:
-            self._check_water_marks()
-
-    def _flush_later(self) -> None:
         if not self._is_written:
             self._is_written = True
             self.loop.written.append(self)
+        if self.buffered > HIGH_WATER_MARK:
+            self._check_water_marks()
 
     def _check_water_marks(self) -> None:
         mark = HIGH_WATER_MARK if self.is_writable else LOW_WATER_MARK  # two marks: no flutter around one
@@ -468,41 +427,37 @@ class Channel:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.loop.call_soon(self._fail, error)  # not now: handlers run in parts 2 to 4
+            self.loop.call_soon(self.abort, error)  # not now: handlers run in parts 2 to 4
             return
         self.sent, self.buffered = self.sent + sent, self.buffered - sent
         if not (rest or self.buffered) and self.is_open and self.is_writable:
             return  # mostly that was all
         self._unsent = memoryview(data)[sent:] or b''  # a view, so no byte is copied twice; none is kept
         if self._queue and not self._unsent:  # a rest went out; what was queued behind it goes in the next tick
-            self._flush_later()
+            self.add_buffered(0)
         self._check_water_marks()
         if not (self.is_open or self.buffered):
-            self._end_output()
+            # Say so, and wait for the peer's end of file: to close with its bytes unread would make the kernel send a
+            # reset, which may destroy what the peer has yet to read (RFC 1122, section 4.2.2.13).
+            with contextlib.suppress(OSError):  # gone already
+                self._socket.shutdown(socket.SHUT_WR)
+            if self.input_ended:
+                return self.abort()
         self._update_interest()
 
     def _begin_close(self) -> None:
         if self.is_open:
             self.is_open = False
             self._timeout = self.loop.call_later(CLOSE_TIMEOUT, self.abort)
-            self._flush_later()
+            self.add_buffered(0)
             self._update_interest()
             self.run(self.pipeline.head.channel_inactive)
 
-    def _end_output(self) -> None:
-        """Say so, and wait for the peer's end of file: to close with its bytes unread would make the kernel send a
-        reset, which may destroy what the peer has yet to read (RFC 1122, section 4.2.2.13)."""
-        with contextlib.suppress(OSError):  # gone already
-            self._socket.shutdown(socket.SHUT_WR)
-        if self.input_ended:
-            self.abort()
-
 
 class IdleStateHandler(Handler):
-    """Fires READER_IDLE when the peer has shown no life for `seconds` (Netty's class of that name).
-
-    One timer, armed lazily: a read only stores the time (`alive_at`), the timer looks when it fires.  The clock
-    stands still while reading is paused: that silence is ours."""
+    """Fires READER_IDLE when the peer has shown no life for `seconds` (Netty's class of that name).  One timer, armed
+    lazily: a read only stores the time (`alive_at`), the timer looks when it fires.  The clock stands still while
+    reading is paused: that silence is ours."""
     __slots__ = ('_seconds', '_timer')
 
     def __init__(self, seconds: float) -> None:
@@ -527,22 +482,17 @@ class IdleStateHandler(Handler):
 
 
 class TlsHandler(Handler):
-    """TLS, next to the socket, by an `ssl.SSLObject` between two buffers of memory.  What goes wrong is a user event:
-    the ssl.SSLError.  `server_name`: whose certificate a client is to be shown; None on a server.
-
-        head --channel_read--> _incoming ->  _tls  --channel_read--> the next handler
-        head <------write----- _outgoing <-  _tls  <- _plain <-----write----- it, encrypted once a tick
-    """
+    """TLS, next to the socket: head <-> _incoming, _outgoing <-> _tls <-> the next handler, which is encrypted for once
+    a tick.  What goes wrong is a user event, the ssl.SSLError.  `server_name`: of the server, for a client to check."""
     __slots__ = ('_incoming', '_outgoing', '_tls', '_plain', '_is_ready')
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_name is None, server_name)
-        self._plain: list[bytes] = []
-        self._is_ready = False  # the handshake is over
+        self._plain, self._is_ready = list[bytes](), False  # ready: the handshake is over
 
     def channel_active(self) -> None:
-        self.channel.loop.call_later(HANDSHAKE_TIMEOUT, self._fail, f'no handshake in {HANDSHAKE_TIMEOUT:g} s')
+        self.channel.loop.call_later(HANDSHAKE_TIMEOUT, self._look)
         self.channel_read(b'')  # a client speaks first
         super().channel_active()
 
@@ -551,11 +501,10 @@ class TlsHandler(Handler):
         while (plain := self._decrypt()) and self.channel.is_open:
             super().channel_read(plain)
         super().write(self._outgoing.read())
-        if plain == b'':  # close_notify
+        if plain == b'':  # close_notify.  An end without it is one too: a frame knows its length, half ones don't pass
             self.user_event(INPUT_ENDED)
 
-    def _decrypt(self) -> bytes | None:
-        """Return what has arrived; b'': nothing will any more; None: not yet."""
+    def _decrypt(self) -> bytes | None:  # what has arrived; b'': nothing will any more; None: not yet
         try:
             if not self._is_ready:
                 self._tls.do_handshake()
@@ -568,16 +517,9 @@ class TlsHandler(Handler):
             super().user_event(error)
             return None
 
-    def _fail(self, reason: str) -> None:
+    def _look(self) -> None:
         if self.channel.is_open and not self._is_ready:
-            super().user_event(ssl.SSLError(reason))
-
-    def user_event(self, event: Any) -> None:
-        # An end without close_notify is taken for an end: a frame knows its length, so no half one passes for whole.
-        if event is INPUT_ENDED and not self._is_ready:
-            self._fail('the connection ended in the handshake')
-        else:
-            super().user_event(event)
+            super().user_event(ssl.SSLError(f'no handshake in {HANDSHAKE_TIMEOUT:g} s'))
 
     def write(self, message: bytes) -> None:
         self._plain.append(message)
@@ -605,10 +547,9 @@ class TlsHandler(Handler):
 
 # Accepting connections ...............................................................................
 class Listener:
-    """Accepts connections and makes channels of them; `initialize(channel)` fills the pipeline of each.
-
-    Raises OSError when the address cannot be had.  Callers beyond `max_channels` are closed at once.  One for whom no
-    descriptor is left waits in the kernel's queue, and accepting rests: select would report it in a busy loop."""
+    """Accepts connections and makes channels of them; `initialize(channel)` fills the pipeline of each.  Raises OSError
+    when the address cannot be had.  Callers beyond `max_channels` are closed at once.  One for whom no descriptor is
+    left waits in the kernel's queue, and accepting rests: select would report it in a busy loop."""
     def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
                  max_channels: int = sys.maxsize) -> None:
         self.channels: set[Channel] = set()
@@ -640,19 +581,17 @@ class Listener:
                 if self._socket.fileno() < 0:  # closed, earlier in this tick
                     return
                 if error.errno in OUT_OF_ROOM:
-                    self._rest(error)
-                    return
+                    return self._rest(error)
                 logger.info('a caller was gone before it was accepted: %s', error)
             else:
                 self._open(sock)
 
     def _open(self, sock: socket.socket) -> None:
-        if len(self.channels) < self._max_channels:
-            channel = Channel(self._loop, sock, self._initialize, self.channels.discard)
-            self.channels.update([] if channel.is_closed else [channel])
-        else:
+        if len(self.channels) >= self._max_channels:
             logger.warning('refused a caller: %d connections are open', len(self.channels))
-            sock.close()
+            return sock.close()
+        channel = Channel(self._loop, sock, self._initialize, self.channels.discard)
+        self.channels.update([] if channel.is_closed else [channel])
 
     def _rest(self, error: OSError) -> None:
         logger.warning('accepting rests for %g s: %s', ACCEPT_PAUSE, error)

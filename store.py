@@ -437,7 +437,7 @@ class Store:
     def _ids_from(self, stream: str, after_id: int, before_id: int, indexed: str | None) -> Iterator[int]:
         """The ids of a stream between those two, lazily; the first runs of the index are given: '[1,3],[4]'."""
         texts = indexed[1:-1].split('],[') if indexed else []
-        for text in sorted(texts, key=lambda text: int(text.partition(',')[0])):  # parsed when reached: they may be many
+        for text in sorted(texts, key=lambda text: int(text.partition(',')[0])):  # parsed when reached: maybe many
             run = [*map(int, text.split(','))]
             yield from [message_id for message_id in run if after_id < message_id < before_id]
         yield from (self._ids(stream, run[-1], before_id) if len(texts) == RUNS_AT_ONCE else
@@ -538,7 +538,7 @@ class Store:
         return [user_id for user_id, in rows if user_id in wanted]  # SQLite's JSON takes 'bob\0' for 'bob'
 
     def list_users(self, limit: int) -> list[str]:
-        return [user_id for user_id, in self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))]
+        return [user for user, in self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))]
 
     def name_is_taken(self, name_key: str) -> bool:
         """Whether some user has a name with this `name_key`."""

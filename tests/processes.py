@@ -119,7 +119,8 @@ class Server:
 
     def start(self):
         launcher = ['-c', LAUNCHER, SELECTORS[SELECTOR]] if SELECTOR else []
-        script = ['imserver.py', '--port', f'{self.port}', '--db', self.database, '--password-cost', '10']
+        script = ['imserver.py', '--port', f'{self.port}', '--db', self.database, '--password-cost', '10',
+                  '--rate', '0']
         self.process = Process(['-W', 'error', *launcher, *script, *self._options], self.errors)
         self.port = int(self.process.expect(r'listening on 127\.0\.0\.1:(\d+)')[1])
 
