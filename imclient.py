@@ -32,25 +32,29 @@ import random
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from selectors import EVENT_READ, EVENT_WRITE
-from typing import Any, NoReturn
+from typing import Any
 
 import protocol
-from console import Key, PlainTerminal, Terminal, make_terminal, render
+from console import Key, Parser, PlainTerminal, Terminal, between, make_terminal, render
 from protocol import Command, Packet, encode
-from reactor import INPUT_ENDED, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, State, Timer
+from reactor import (
+    INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Timer, TlsHandler)
 
 CONNECT_TIMEOUT = 10.0  # seconds for an attempt to connect
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 30.0  # seconds between attempts, doubling from the one to the other
 HEARTBEAT_INTERVAL = 5.0  # seconds
 SERVER_IDLE = 15.0  # seconds without a byte after which the server counts as dead: three heartbeats
+LOGIN_PATIENCE = 60.0  # seconds for a login, in silence: the passwords of a class are judged one after the other
 PATIENCE = 60.0  # seconds that a script waits for a lost server to come back
 END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last line
+KNOWN_GROUPS = 2_000  # ids that are remembered, as many as a server lists: it may make up more
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
 LARGEST_REQUEST = 32_768  # bytes of a frame that every server takes; for a larger one it would close the connection
 WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
@@ -59,7 +63,6 @@ Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as
 
 
 # Connecting ..........................................................................................
-
 def backoff(failures: int, rand: Callable[[], float] = random.random) -> float:
     """Return how many seconds to wait before the next attempt: drawn evenly from 0 to a bound that doubles each time.
     Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): clients that lost one server together
@@ -71,13 +74,11 @@ class Connector:
     """Connects to a server; `initialize(channel)` fills the pipeline of the channel that it makes.
 
     One attempt looks the name up (in the worker: that may block) and tries its addresses in turn, for CONNECT_TIMEOUT
-    seconds in all.  `on_failed(error)` is called when it came to nothing; to try again is the caller's decision.
-    """
-
+    seconds in all.  `on_failed(error)` is called when it came to nothing; to try again is the caller's decision."""
     def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
                  on_failed: Callable[[Exception], None]) -> None:
         self._loop, self._target, self._initialize, self._on_failed = loop, (host, port), initialize, on_failed
-        self._attempt, self._timer = 0, Timer(lambda: None)
+        self._attempt, self._timer = 0, NO_TIMER
         self._addresses: list[Any] = []
         self._socket: socket.socket | None = None
 
@@ -147,46 +148,42 @@ class ServerHandler(Handler):
     def __init__(self, client: Client) -> None:
         self._client, self._decoder = client, protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
 
-    def channel_active(self) -> None:
-        self._client.on_connected(self.channel)
-
-    def channel_inactive(self) -> None:
-        self._client.on_lost('the connection was closed')
+    def channel_active(self) -> None: self._client.on_connected(self.channel)
+    def channel_inactive(self) -> None: self._client.on_lost('the connection was closed')
 
     def channel_read(self, data: bytes) -> None:
         self._decoder.feed(data)
         frames = iter(self._decoder)
         while self.channel.is_open and (frame := self._next_of(frames)):
-            if packet := self._packet_of(frame):
+            try:
+                packet = protocol.decode(frame, None, protocol.RESPONSES)
+            except protocol.BadPacket as error:
+                self._client.tell('error', reason=f'the server sent something unreadable: {error}')
+            else:
                 self._client.on_packet(packet, frame[4])
 
     def _next_of(self, frames: Any) -> bytes | None:
         try:
             return next(frames, None)
         except protocol.ProtocolError as error:
-            self._give_up(f'the server does not speak this protocol: {error}')
-            return None
-
-    def _packet_of(self, frame: bytes) -> Packet | None:
-        try:
-            return protocol.decode(frame, None, protocol.RESPONSES)
-        except protocol.BadPacket as error:
-            self._client.tell('error', reason=f'the server sent something unreadable: {error}')
-            return None
+            return self._give_up(f'the server does not speak this protocol: {error}')
 
     def _give_up(self, reason: str) -> None:
         self._client.on_lost(reason)
         self.channel.abort()
 
     def user_event(self, event: Any) -> None:
-        if event is READER_IDLE:
+        if event is READER_IDLE and not self._client.is_logging_in:
             self._give_up(f'the server was silent for {SERVER_IDLE:g} s')
         elif event is INPUT_ENDED:
-            self._give_up('the server closed the connection')
+            is_plain = self._client.is_logging_in and not self._client.uses_tls
+            self._give_up('the server closed the connection' + (', with the login unanswered (--tls?)' if is_plain else ''))
+        elif isinstance(event, ssl.SSLError):
+            reason = getattr(event, 'verify_message', None) or event.reason or event
+            self._client.give_up(f'{reason}: it has no TLS, or a certificate that was not asked for (--tls-ca)')
 
 
 # The client ..........................................................................................
-
 # The command that answers each request.
 ANSWERS = {request: request + 1 for request in protocol.REQUESTS} | {
     Command.MESSAGE_REQUEST: Command.MESSAGE_ACK, Command.GROUP_MESSAGE_REQUEST: Command.MESSAGE_ACK}
@@ -213,18 +210,17 @@ class Client:
     Requests may be made at any time: they are sent once the user is logged in.  What happens is told by
     `on_event(event)`, a dict: the key 'event' says what, the others are named as on the wire.  A lone surrogate in a
     text raises ValueError.  `retries`: attempts to reach the server after the first one failed.  `patience`: seconds
-    to try after a connection was lost; None: without end.  Where it gives up, the event is 'gave_up'.
-    """
-
+    to try after a connection was lost; None: without end.  Where it gives up, the event is 'gave_up'."""
     def __init__(self, loop: EventLoop, host: str, port: int, on_event: Callable[[Event], None], *,
-                 retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random) -> None:
+                 retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random,
+                 tls: ssl.SSLContext | None = None) -> None:
         self._loop, self._on_event = loop, on_event
-        self._target = {'host': host, 'port': port}
+        self._target, self.uses_tls = {'host': host, 'port': port}, tls is not None
         self._retries, self._patience, self._random = retries, patience, rand
         self._connector = Connector(loop, host, port, lambda channel: channel.pipeline.add_last(
-            IdleStateHandler(SERVER_IDLE), ServerHandler(self)), self._on_failed)
+            *[TlsHandler(tls, host)] if tls else [], IdleStateHandler(SERVER_IDLE), ServerHandler(self)), self._on_failed)
         self._channel: Channel | None = None
-        self._failures, self._timer = 0, Timer(lambda: None)  # the next heartbeat, or the next attempt to connect
+        self._failures, self._timer = 0, NO_TIMER  # the next heartbeat, or the next attempt to connect
         self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
         self.user_name = self.user_id = ''
         self._password = self._token = self._log_id = None  # str, as soon as there is one
@@ -251,8 +247,7 @@ class Client:
             self._timer.cancel()
             self._connector.connect()
 
-    def logout(self) -> None:
-        """The connection stays, for a login as somebody else."""
+    def logout(self) -> None:  # the connection stays, for a login as somebody else
         self._request(protocol.LogoutRequest())
 
     def send_message(self, user_id: str, text: str) -> None:
@@ -293,14 +288,22 @@ class Client:
         self._channel = channel
         self.version = 2
         self.tell('connected', **self._target)
-        self._beat()
         self._send_login()
+        self._beat()
+
+    @property
+    def is_logging_in(self) -> bool: return self.wants_login and not self.is_logged_in
 
     def _beat(self) -> None:
+        if self.is_logging_in and self._loop.time() - self._asked_at >= LOGIN_PATIENCE:
+            channel = self._channel
+            self.on_lost(f'the login was not answered within {LOGIN_PATIENCE:g} s')
+            return channel.abort()
         self._timer = self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
         self._write(protocol.HeartbeatRequest())
 
     def _send_login(self) -> None:
+        self._asked_at = self._loop.time()
         secret = {'token': self._token} if self._token else {'password': self._password}
         self._write(protocol.LoginRequest(user_name=self.user_name, **secret))
 
@@ -325,12 +328,15 @@ class Client:
         else:
             gives_up = self._patience is not None and self._loop.time() - self._lost_at >= self._patience
         if gives_up:
-            self.wants_login = False
-            return self.tell('gave_up', reason='cannot reach {host} port {port}: {}'.format(reason, **self._target))
+            return self.give_up(reason)
         delay = backoff(self._failures, self._random)
         self._failures += 1
         self.tell('reconnecting', delay=delay, attempt=self._failures, reason=news)
         self._timer = self._loop.call_later(delay, self._connector.connect)
+
+    def give_up(self, reason: str) -> None:
+        self.close()
+        self.tell('gave_up', reason='cannot reach {host} port {port}: {}'.format(reason, **self._target))
 
     def _write(self, packet: Packet) -> None:
         if self._channel:
@@ -532,7 +538,6 @@ def _fields_of(body: protocol.Body) -> dict[str, Any]:
 
 
 # The command line ....................................................................................
-
 ALIASES = {'sendToUser': '/msg', 'sendToGroup': '/group', 'createGroup': '/create', 'joinGroup': '/join',
            'quitGroup': '/quit', 'listGroupMembers': '/members', 'logout': '/logout'}
 SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}  # and the exit code: 128 and its number, as shells have it
@@ -542,9 +547,7 @@ class App:
     """Lines of standard input to requests, events to standard output.
 
     In a terminal every line is done at once.  Elsewhere (a pipe, a file) a line waits until the user is logged in and
-    the server has answered most of what was sent, and the end of the input waits for the rest.
-    """
-
+    the server has answered most of what was sent, and the end of the input waits for the rest."""
     def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
         is_person = os.isatty(0) and os.isatty(1)
         self._options, self._terminal, self._waits = options, terminal, not is_person
@@ -552,13 +555,13 @@ class App:
         self._loop = EventLoop()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
-                              patience=None if is_person else PATIENCE)
+                              patience=None if is_person else PATIENCE, tls=options.tls)
         self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
         self._login_name, self._exit_code = '', 0  # whose password the next line is
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end, self._is_ending = False, False  # the input is over; it is time to leave
-        self._left, self._timer = 0, Timer(lambda: None)  # see _wait_for_answers
+        self._left, self._timer = 0, NO_TIMER  # see _wait_for_answers
 
     def run(self) -> int:
         """Return the exit code."""
@@ -630,9 +633,8 @@ class App:
 
     def _must_wait(self) -> bool:
         client = self.client
-        is_logging_in = client.wants_login and not client.is_logged_in
         is_leaving = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in client.pending)
-        return self._is_ending or self._waits and (is_logging_in or is_leaving or len(client.pending) >= WINDOW)
+        return self._is_ending or self._waits and (client.is_logging_in or is_leaving or len(client.pending) >= WINDOW)
 
     def _wait_for_answers(self) -> None:
         """Give up END_TIMEOUT seconds after the last progress."""
@@ -702,7 +704,8 @@ class App:
             self._exit(2)
             return
         self._print(event)
-        self._groups.update({event['groupId']} if 'groupId' in event else ())
+        if 'groupId' in event and len(self._groups) < KNOWN_GROUPS:
+            self._groups.add(event['groupId'])
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)
             if kind != 'error' and self._waits:
@@ -752,20 +755,15 @@ COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
 HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in COMMANDS.items())
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: object) -> NoReturn:
-        self.exit(2, f'{self.prog}: {message}\n')
-
-
 def make_parser() -> Parser:
     parser = Parser(prog='imclient.py', description='The chat client.', allow_abbrev=False)
     add = parser.add_argument
     add('--host', default='127.0.0.1', help='of the server (default: 127.0.0.1)')
-    add('--port', type=int, default=8000, help='(default: 8000)')
+    add('--port', type=between(1, 65535), default=8000, help='(default: 8000)')
     add('--user', metavar='NAME', help='asked for if not given; the first login with a free name makes the account')
     add('--password', help='IM_PASSWORD, or asked for, if not given; here others on this machine may see it')
+    add('--tls', action='store_true', help='only to a server whose certificate is good')
+    add('--tls-ca', metavar='FILE', help="who may have signed it (PEM), if not one of the system's; implies --tls")
     add('--retries', type=int, metavar='N', help='attempts to reach the server at the start (5; not in a terminal: 0)')
     add('--json', action='store_true', help='one JSON object an event')
     add('--no-color', action='store_true', help='no escape codes for colour')
@@ -778,8 +776,10 @@ def main() -> None:
     parser = make_parser()
     options = parser.parse_args()
     logging.basicConfig(level='WARNING', format='%(name)s: %(message)s')
-    if not 0 < options.port < 65536:
-        parser.error(f'there is no port {options.port}')
+    try:
+        options.tls = ssl.create_default_context(cafile=options.tls_ca) if options.tls or options.tls_ca else None
+    except OSError as error:  # ssl.SSLError is one
+        parser.error(f'cannot use {options.tls_ca}: {error.strerror or error}')
     options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
     if not os.isatty(0) and (not options.user or options.password is None):
         parser.error('give --user, and the password in IM_PASSWORD: there is no terminal to ask for them')

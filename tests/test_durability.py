@@ -1,0 +1,395 @@
+"""What is promised for bad days: no descriptors left, kill -9 and SIGTERM under load, a full disk, damaged files.
+
+Each test works on a server in a process of its own, as people run it.  `-m soak` runs the long versions.  Where a
+test waits for a random time that is what it does to the server, never what makes it right; the seeds are fixed.
+"""
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import protocol
+from processes import PATIENCE, ROOT, Peer, ids, messages, pipeline, texts, wait_until
+from protocol import (
+    DeliveryAck, ErrorResponse, HeartbeatRequest, HistoryRequest, HistoryResponse, ListUsersRequest, ListUsersResponse,
+    LoginRequest, LoginResponse, MessageAck, MessageRequest, MessageResponse)
+
+pytestmark = [pytest.mark.skipif(sys.platform == 'win32', reason='kill -9 and SIGTERM'),
+              pytest.mark.usefixtures('no_coverage')]
+proc_only = pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='there is no /proc')
+
+
+def short_and_long(short, long):
+    """The values of a parameter, or of several, in the short version of a test and in the long one."""
+    return [short, pytest.param(*(long if isinstance(long, tuple) else [long]), marks=pytest.mark.soak)]
+
+
+# No descriptors left .................................................................................
+
+ANSWER_TIME = 0.1  # seconds in which a heartbeat is answered, whatever else goes on
+NEW_LOGIN_TIME = 2.5  # seconds until a caller is served once there is room: accepting rests for one
+
+
+def limit_descriptors(folder, monkeypatch, limit):
+    """Have the next processes of Python begin under `ulimit -n`."""
+    wrapper = folder / 'limited'
+    wrapper.write_text(f'#!/bin/sh\nulimit -n {limit}\nexec "{sys.executable}" "$@"\n', encoding='utf-8')
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(wrapper))
+
+
+def descriptors(server):
+    return len(os.listdir(f'/proc/{server.process.popen.pid}/fd'))
+
+
+def slowest_heartbeat(peer, seconds):
+    """Ask for a sign of life ten times a second; return the longest time that an answer took."""
+    slowest, end = 0.0, time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
+        assert peer.is_quiet()
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.1)
+    return slowest
+
+
+def accepted_of(peers, old):
+    """Those of `peers` whom the server has accepted: they get answers."""
+    for peer in peers:
+        peer.send(HeartbeatRequest())
+    assert old.is_quiet() and old.is_quiet()  # the first may be answered just before theirs, in the same tick
+    return [peer for peer in peers if select.select([peer.socket], [], [], 0)[0]]
+
+
+@proc_only
+@pytest.mark.parametrize('seconds', short_and_long(3, 30))
+def test_no_descriptors_left(system, tmp_path, monkeypatch, figure, seconds):
+    with monkeypatch.context() as patch:
+        limit_descriptors(tmp_path, patch, 64)
+        server = system.server('--idle', '300', '--login-timeout', '300')
+    pid, old = server.process.popen.pid, [system.peer(name) for name in ('alice', 'bob', 'carol')]
+    crowd = [system.peer() for _ in range(200)]
+    wait_until(lambda: 'accepting rests' in server.errors.read_text(encoding='utf-8'), 'no descriptor is left')
+    assert descriptors(server) == 64
+    ticks = server.cpu_ticks()
+    slowest = slowest_heartbeat(old[0], seconds)
+    cpu = (server.cpu_ticks() - ticks) / os.sysconf('SC_CLK_TCK') / seconds
+    accepted = accepted_of(crowd, old[1])
+    waiting = [peer for peer in crowd if peer not in accepted]
+    ack = old[0].ask(old[0].numbered(MessageRequest, to_user_id='bob', message='still here'), MessageAck)
+    assert old[1].expect(MessageResponse).message_id == ack.message_id
+    for n, peer in enumerate(waiting[:20]):
+        peer.send(LoginRequest(user_name=f'new{n}', password='secret'))
+    for peer in accepted[:20]:
+        peer.socket.close()
+    began = time.monotonic()
+    for peer in waiting[:20]:
+        assert type(protocol.decode(peer.frame())) is protocol.HeartbeatResponse  # what `accepted_of` has asked
+        assert peer.expect(LoginResponse).success
+    took = time.monotonic() - began
+    figure(f'{len(accepted)} of 200 callers accepted; {cpu:.1%} CPU, slowest heartbeat {slowest * 1000:.1f} ms; '
+           f'20 new logins {took:.2f} s after 20 have gone')
+    assert server.process.popen.poll() is None and server.process.popen.pid == pid
+    assert cpu < 0.05 and slowest < ANSWER_TIME and took < NEW_LOGIN_TIME
+    assert all(peer.is_quiet() for peer in old)
+
+
+# kill -9 under load ..................................................................................
+
+WINDOW = 40  # requests of a sender on their way
+REPEATED = 5  # acknowledged requests that a sender repeats after each login, as if it had not heard
+
+
+def received(peer):
+    """The next packet; ConnectionError at the end of the connection."""
+    if not (frame := peer.frame()):
+        raise ConnectionError
+    return protocol.decode(frame)
+
+
+def logged_in(peer, name):
+    peer.send(LoginRequest(user_name=name, password='secret'))
+    answer = received(peer)
+    assert type(answer) is LoginResponse and answer.success, answer
+    return answer
+
+
+class Restless(threading.Thread):
+    """A user in a thread, who comes back whenever the connection ends, until `is_done`."""
+
+    def __init__(self, port, name, is_up):
+        super().__init__(daemon=True)
+        self.port, self.name, self.is_up, self.is_done, self.error = port, name, is_up, False, None
+        self.start()
+
+    def run(self):
+        try:
+            while not self.is_done:
+                assert self.is_up.wait(PATIENCE)
+                with contextlib.suppress(ConnectionError):  # the server was killed
+                    peer = Peer(self.port)
+                    with peer.socket:
+                        self.talk(peer, logged_in(peer, self.name))
+        except BaseException as error:
+            self.error = error
+
+    def finish(self):
+        self.join(PATIENCE)
+        if self.error:
+            raise self.error
+        assert self.is_done, f'{self.name} does not come to an end'
+
+
+class Sender(Restless):
+    """Writes to bob without a pause.  What was not acknowledged is sent again, with the number it had."""
+
+    def __init__(self, port, name, is_up, seed):
+        self.sent, self.acknowledged, self.repeats = {}, {}, 0  # by clientSeq: request, MESSAGE_ACK
+        self.is_stopping, self._random = False, random.Random(f'{name} {seed}')
+        super().__init__(port, name, is_up)
+
+    def talk(self, peer, answer):
+        known = len(self.acknowledged)  # they are answered in order, so these are 1 to `known`
+        assert known <= answer.last_client_seq <= len(self.sent)
+        again = [self.sent[seq] for seq in range(max(1, known - REPEATED), len(self.sent) + 1)]
+        self.repeats += len(again)
+        peer.send(*again)
+        expected = len(again)
+        while expected or not self.is_stopping:
+            while expected < WINDOW and not self.is_stopping:
+                batch = [self._next() for _ in range(self._random.randint(1, 10))]
+                peer.send(*batch)
+                expected += len(batch)
+            self._note(received(peer))
+            expected -= 1
+        self.is_done = True
+
+    def _next(self):
+        seq = len(self.sent) + 1
+        text = f'{self.name} {seq} ' + 'x' * self._random.choice((0, 10, 100, 1000))
+        self.sent[seq] = MessageRequest(to_user_id='bob', message=text, client_seq=seq)
+        return self.sent[seq]
+
+    def _note(self, ack):
+        assert type(ack) is MessageAck, ack
+        first = self.acknowledged.setdefault(ack.client_seq, ack)
+        assert ack == first, f'answered again as {ack}, first as {first}'
+
+
+class Receiver(Restless):
+    """Shows each message once, by its id, and acknowledges now and then, until it is told 'the end'."""
+
+    def __init__(self, port, name, is_up, seed):
+        self.shown, self.again, self._random = {}, 0, random.Random(seed)  # by messageId: the message
+        super().__init__(port, name, is_up)
+
+    def talk(self, peer, answer):
+        last_id, next_ack = 0, self._random.randint(1, 100)
+        while not self.is_done:
+            packet = received(peer)
+            assert type(packet) is MessageResponse and packet.message_id > last_id, (packet, last_id)
+            last_id = packet.message_id
+            if last_id in self.shown:
+                self.again += 1
+                assert packet == self.shown[last_id]
+            else:
+                assert last_id > next(reversed(self.shown), 0), 'shown in a wrong order'
+                self.shown[last_id] = packet
+            next_ack -= 1
+            self.is_done = packet.message == 'the end'
+            if not next_ack or self.is_done:
+                next_ack = self._random.randint(1, 100)
+                peer.send(DeliveryAck(message_id=last_id))
+        assert peer.is_quiet()
+
+
+class Load:
+    """Senders who do not tire, and the number of what they know to be safe."""
+
+    def __init__(self, system, server, seed):
+        self.system, self.server, self.seed, self.is_up = system, server, seed, threading.Event()
+        self.users = self.senders = [self.user(Sender, name) for name in ('alice', 'carol', 'dave')]
+        self.is_up.set()
+
+    def user(self, kind, name):
+        return kind(self.server.port, name, self.is_up, self.seed)
+
+    def count(self):
+        for user in self.users:
+            assert user.error is None, repr(user.error)
+        return sum(len(sender.acknowledged) for sender in self.senders)
+
+    def wait_for(self, more, seconds=PATIENCE):
+        least = self.count() + more
+        wait_until(lambda: self.count() >= least, f'{least} messages are acknowledged', seconds)
+
+    @contextlib.contextmanager
+    def restart(self):
+        """Within it the server ends; then it starts again, and all come back."""
+        self.is_up.clear()
+        yield
+        self.server.start()
+        self.is_up.set()
+
+    def finish(self, bob, others=0):
+        """Let all come to an end, and compare what the senders know with what bob was shown; return how many.  So
+        many other messages are in the log."""
+        for sender in self.senders:
+            sender.is_stopping = True
+        for sender in self.senders:
+            sender.finish()
+        erin = self.system.peer('erin')
+        end = erin.ask(erin.numbered(MessageRequest, to_user_id='bob', message='the end'), MessageAck)
+        bob.finish()
+        assert list(bob.shown) == sorted(bob.shown) and max(bob.shown) == end.message_id
+        for sender in self.senders:
+            acks, mine = sender.acknowledged, [p for p in bob.shown.values() if p.from_user_id == sender.name]
+            assert list(acks) == list(sender.sent) == list(range(1, len(acks) + 1))
+            assert texts(mine) == texts(sender.sent.values())  # none lost, none twice, in order
+            assert ids(mine) == ids(acks.values())
+            assert [packet.sent_at for packet in mine] == [ack.sent_at for ack in acks.values()]
+        assert len(bob.shown) == self.count() + 1
+        assert self.system.peer('bob').is_quiet()
+        self.server.terminate()
+        assert holds_exactly(self.server.database, len(bob.shown) + others)
+        return len(bob.shown)
+
+
+def holds_exactly(database, count):
+    """Whether a database is whole and has so many messages, each text once."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        assert db.execute('PRAGMA integrity_check').fetchall() == [('ok',)]
+        return db.execute('SELECT count(*), count(DISTINCT text) FROM log').fetchall() == [(count, count)]
+
+
+@pytest.mark.parametrize('rounds, least', short_and_long((3, 1_500), (20, 15_000)))
+def test_kills_under_load(system, figure, rounds, least, seed=20):
+    server, rng = system.server(), random.Random(seed)
+    system.register('bob')
+    load = Load(system, server, seed)
+    bob = load.user(Receiver, 'bob')
+    load.users = [*load.senders, bob]
+    for number in range(rounds):  # each fourth kill comes right after a start
+        load.wait_for(0 if number % 4 == 3 else rng.randint(1, 2 * least // rounds))
+        time.sleep(rng.uniform(0, 0.05))  # the moment is anywhere in a tick, or in a start
+        with load.restart():
+            server.kill()
+    load.wait_for(max(0, least - load.count()), 120)
+    count = load.finish(bob)
+    figure(f'{count:,} messages, {rounds} kills, {sum(sender.repeats for sender in load.senders):,} requests sent '
+           f'again, {bob.again:,} messages delivered again, 0 lost, 0 shown twice')
+
+
+# The receiver is killed before it acknowledges .......................................................
+
+# It reads so many messages, shows each id once, remembers on disk which, acknowledges the first of them, and waits.
+SHOWS_ONCE = """
+import pathlib, sys
+sys.path.append('tests')
+import protocol
+from processes import Peer
+port, count, acknowledged, memory = *map(int, sys.argv[1:4]), pathlib.Path(sys.argv[4])
+peer = Peer(port)
+peer.login('bob')
+packets = peer.expect_all(protocol.MessageResponse, count)
+for packet in packets:
+    known = memory.read_text(encoding='utf-8').split()
+    print('again' if str(packet.message_id) in known else 'shown', packet.message_id, packet.message)
+    memory.write_text(' '.join([*known, str(packet.message_id)]), encoding='utf-8')
+if acknowledged:
+    peer.send(protocol.DeliveryAck(message_id=packets[acknowledged - 1].message_id), protocol.HeartbeatRequest())
+    while type(protocol.decode(peer.frame())) is not protocol.HeartbeatResponse:
+        pass
+print('waiting', flush=True)
+sys.stdin.read()
+"""
+
+
+def killed_receiver(system, port, memory, pending, count, acknowledged):
+    """Let bob's process read `count` of the messages that are due, acknowledge the first, and die; return its lines."""
+    process = system.run('-c', SHOWS_ONCE, str(port), str(count), str(acknowledged), str(memory))
+    process.expect('waiting')
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
+    assert [line.split()[1:] for line in process.lines[:-1]] == pending[:count]
+    return process.lines[:-1]
+
+
+@pytest.mark.parametrize('rounds', short_and_long(10, 200))
+def test_receiver_killed_before_it_acknowledges(system, tmp_path, figure, rounds):
+    port, memory, rng = system.server().port, tmp_path / 'memory', random.Random(rounds)
+    memory.write_text('', encoding='utf-8')
+    system.register('bob')
+    alice, sent, acknowledged, lines = system.peer('alice'), [], 0, []
+    for _ in range(rounds):
+        for _ in range(rng.randint(1, 5)):
+            text = f'text-{len(sent)}'
+            ack = alice.ask(alice.numbered(MessageRequest, to_user_id='bob', message=text), MessageAck)
+            sent.append([str(ack.message_id), text])
+        pending = sent[acknowledged:]
+        count = rng.randint(1, len(pending))
+        handled = rng.randint(0, count)
+        lines += killed_receiver(system, port, memory, pending, count, handled)
+        acknowledged += handled
+    pending = sent[acknowledged:]
+    lines += killed_receiver(system, port, memory, pending, len(pending), len(pending)) if pending else []
+    assert system.peer('bob').is_quiet()
+    assert [line.split()[1:] for line in lines if line.startswith('shown')] == sent
+    again = sum(line.startswith('again') for line in lines)
+    assert again
+    figure(f'{len(sent)} messages, {rounds} kills, {again} delivered again, each shown once')
+
+
+# SIGTERM under load ..................................................................................
+
+STOP_TIME, STOP_MARGIN = 5.0, 0.5  # seconds: promised; and for the process to end
+AT_ONCE = 0.5  # seconds for the end after a second signal
+
+
+def refuses_callers(port):
+    with socket.socket() as caller:
+        return caller.connect_ex(('127.0.0.1', port)) != 0
+
+
+def stopped(server, signals):
+    """Stop it with one signal or two; return the exit code, and the time from the last signal on."""
+    if signals == 2:
+        server.process.popen.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses_callers(server.port), 'it is stopping')
+    began = time.monotonic()
+    code = server.process.end(signal.SIGTERM)
+    return code, time.monotonic() - began
+
+
+@pytest.mark.parametrize('signals', [1, 2])
+@pytest.mark.parametrize('rounds', short_and_long(1, 10))
+def test_stops_under_load_with_somebody_who_does_not_read(system, figure, rounds, signals):
+    server, rng, times, unread = system.server(), random.Random(rounds), [], 60
+    system.register('bob', 'deaf')
+    pipeline(system.peer('frank'), messages('deaf', unread, '{}' + 4000 * 'x'))
+    load = Load(system, server, rounds)
+    for _ in range(rounds):
+        deaf, other = system.peer('deaf'), system.peer()
+        deaf.send(*[HistoryRequest(user_id='frank', limit=unread)] * 200)  # 48 MB: more than the kernel takes
+        assert all(other.is_quiet() for _ in range(200))  # so many ticks have passed: it is full
+        load.wait_for(rng.randint(1, 2_000))
+        time.sleep(rng.uniform(0, 0.05))  # anywhere in a tick
+        with load.restart():
+            code, seconds = stopped(server, signals)
+            assert code == signals - 1
+            assert seconds < (STOP_TIME + STOP_MARGIN if signals == 1 else AT_ONCE)
+            assert signals == 2 or seconds > 1, 'nobody has held it up'
+        times.append(seconds)
+        deaf.socket.close()
+    count = load.finish(load.user(Receiver, 'bob'), unread)
+    figure(f'{count:,} messages, {rounds} stops, exit code {code}, {max(times):.2f} s at most, 0 lost, 0 twice')
