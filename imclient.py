@@ -177,7 +177,7 @@ class ServerHandler(Handler):
             self._give_up(f'the server was silent for {SERVER_IDLE:g} s')
         elif event is INPUT_ENDED:
             is_plain = self._client.is_logging_in and not self._client.uses_tls
-            self._give_up('the server closed the connection' + (', with the login unanswered (--tls?)' if is_plain else ''))
+            self._give_up('the server closed the connection' + (', the login unanswered (--tls?)' if is_plain else ''))
         elif isinstance(event, ssl.SSLError):
             reason = getattr(event, 'verify_message', None) or event.reason or event
             self._client.give_up(f'{reason}: it has no TLS, or a certificate that was not asked for (--tls-ca)')
@@ -286,10 +286,10 @@ class Client:
 
     def on_connected(self, channel: Channel) -> None:
         self._channel = channel
-        self.version = 2
+        self.version, self._asked_at = 2, self._loop.time()
         self.tell('connected', **self._target)
-        self._send_login()
         self._beat()
+        self._send_login()
 
     @property
     def is_logging_in(self) -> bool: return self.wants_login and not self.is_logged_in
@@ -576,7 +576,7 @@ class App:
             self._begin_reading()
             self._loop.run()
         if channel := self.client.close():
-            while channel.buffered and channel.state is not State.CLOSED:
+            while channel.buffered and not channel.is_closed:
                 self._loop.tick()
             channel.abort()  # else it would wait for the server to close too
         self._loop.close()

@@ -178,8 +178,8 @@ class EventLoop:
 
 
 # The chain of handlers ...............................................................................
-INBOUND = ('channel_active', 'channel_read', 'channel_inactive', 'writability_changed', 'user_event', 'exception_caught')
-OUTBOUND = ('write', 'flush', 'close')
+INBOUND = 'channel_active channel_read channel_inactive writability_changed user_event exception_caught'.split()
+OUTBOUND = 'write flush close'.split()
 _LINKS = {event: '_next_' + event for event in INBOUND + OUTBOUND}
 
 
