@@ -176,11 +176,10 @@ class ServerHandler(Handler):
         if event is READER_IDLE and not self._client.is_logging_in:
             self._give_up(f'the server was silent for {SERVER_IDLE:g} s')
         elif event is INPUT_ENDED:
-            is_plain = self._client.is_logging_in and not self._client.uses_tls
-            self._give_up('the server closed the connection' + (', the login unanswered (--tls?)' if is_plain else ''))
+            hint = ', the login unanswered: ' + ('has it TLS?' if self._client.uses_tls else 'with --tls?')
+            self._give_up('the server closed the connection' + (hint if self._client.is_logging_in else ''))
         elif isinstance(event, ssl.SSLError):
-            reason = getattr(event, 'verify_message', None) or event.reason or event
-            self._client.give_up(f'{reason}: it has no TLS, or a certificate that was not asked for (--tls-ca)')
+            self._client.give_up(f'{event} (a server without TLS, or with a certificate for --tls-ca?)')
 
 
 # The client ..........................................................................................

@@ -161,7 +161,7 @@ class PacketHandler(Handler):
         if isinstance(event, protocol.TooLongFrame) and event.version == 2:
             self.version = self.session_version or 2
             self.write(protocol.ErrorResponse(command=event.command, code='bad_request', reason=str(event)))
-        if isinstance(event, ProtocolError):
+        if isinstance(event, (ProtocolError, ssl.SSLError)):
             logger.info('%s: closed: %s', self.channel.address, event)
             self.channel.close()
         else:

@@ -83,8 +83,7 @@ class EventLoop:
         self._wake_sender.setblocking(False)
         self.register(self._wake_receiver, EVENT_READ, lambda mask: self._wake_receiver.recv(4096))
 
-    def run(self) -> None:
-        """Tick until `stop` is called."""
+    def run(self) -> None:  # until `stop` is called
         self._is_running = True
         while self._is_running:
             self.tick()
@@ -218,8 +217,11 @@ class Handler:
 class _Head(Handler):
     """The end at the socket: what is written here goes into the channel's buffer."""
     __slots__ = ()
-    def flush(self) -> None: self.channel._send()
     def close(self) -> None: self.channel._begin_close()
+
+    def flush(self) -> None:
+        self.channel._is_written = False  # not before: a handler may write what it kept back until now
+        self.channel._send()
 
     def write(self, message: bytes) -> None:
         channel = self.channel
@@ -328,9 +330,7 @@ class Channel:
     def close(self) -> None:  # handle no more, send what is buffered for CLOSE_TIMEOUT seconds, then let go
         self.run(self.pipeline.tail.close)
 
-    def flush(self) -> None:  # part 5 of a tick, called by the loop
-        self._is_written = False
-        self.run(self.pipeline.tail._next_flush.flush)
+    def flush(self) -> None: self.run(self.pipeline.tail._next_flush.flush)  # part 5 of a tick, called by the loop
 
     def abort(self, error: OSError | None = None) -> None:
         """Let go at once; what is buffered is lost.  `error`: the socket's, which makes it so."""
@@ -514,12 +514,12 @@ class TlsHandler(Handler):
             return None
         except ssl.SSLError as error:
             super().write(self._outgoing.read())  # an alert: why
-            super().user_event(error)
-            return None
+            reason = getattr(error, 'verify_message', None) or (error.reason or 'broken').replace('_', ' ').lower()
+            super().user_event(ssl.SSLError(1, f'TLS: {reason}'))
 
     def _look(self) -> None:
         if self.channel.is_open and not self._is_ready:
-            super().user_event(ssl.SSLError(f'no handshake in {HANDSHAKE_TIMEOUT:g} s'))
+            super().user_event(ssl.SSLError(1, f'TLS: no handshake in {HANDSHAKE_TIMEOUT:g} s'))
 
     def write(self, message: bytes) -> None:
         self._plain.append(message)

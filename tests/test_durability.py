@@ -17,14 +17,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 
 import protocol
 from processes import PATIENCE, ROOT, Peer, ids, messages, pipeline, texts, wait_until
 from protocol import (
-    DeliveryAck, ErrorResponse, HeartbeatRequest, HistoryRequest, HistoryResponse, ListUsersRequest, ListUsersResponse,
-    LoginRequest, LoginResponse, MessageAck, MessageRequest, MessageResponse)
+    CreateGroupRequest, CreateGroupResponse, DeliveryAck, ErrorResponse, GroupMessageRequest, GroupMessageResponse,
+    HeartbeatRequest, HistoryRequest, HistoryResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse,
+    MessageAck, MessageRequest, MessageResponse)
 
 pytestmark = [pytest.mark.skipif(sys.platform == 'win32', reason='kill -9 and SIGTERM'),
               pytest.mark.usefixtures('no_coverage')]
@@ -371,17 +373,38 @@ def stopped(server, signals):
     return code, time.monotonic() - began
 
 
+DEAF = [f'deaf{n}' for n in range(8)]  # so many: what is left for one of them the kernel may take after all
+
+
+def group_with_long_history(frank, members):
+    """Make a group whose 60 messages are an answer of 250 KB; return its id, and how many entries that made."""
+    group_id = frank.ask(frank.numbered(CreateGroupRequest, user_id_list=members), CreateGroupResponse).group_id
+    for n in range(60):
+        frank.ask(frank.numbered(GroupMessageRequest, to_group_id=group_id, message=f'{n} '.ljust(4000, 'x')),
+                  MessageAck)
+        frank.expect(GroupMessageResponse)  # to its author too
+    return group_id, frank.seq
+
+
+def stop_reading(system, group_id):
+    """Log in those who ask for much and read nothing; return them once the kernel takes no more for them."""
+    peers = [system.peer(name) for name in DEAF]
+    for peer in peers:
+        peer.send(*[HistoryRequest(group_id=group_id, limit=60)] * 100)  # 25 MB
+    other = system.peer()
+    assert all(other.is_quiet() for _ in range(200))  # so many ticks, of 80 that are needed
+    return peers
+
+
 @pytest.mark.parametrize('signals', [1, 2])
 @pytest.mark.parametrize('rounds', short_and_long(1, 10))
-def test_stops_under_load_with_somebody_who_does_not_read(system, figure, rounds, signals):
-    server, rng, times, unread = system.server(), random.Random(rounds), [], 60
-    system.register('bob', 'deaf')
-    pipeline(system.peer('frank'), messages('deaf', unread, '{}' + 4000 * 'x'))
+def test_stops_under_load_with_some_who_do_not_read(system, figure, rounds, signals):
+    server, rng, times = system.server(), random.Random(rounds), []
+    system.register('bob', *DEAF)
+    group_id, others = group_with_long_history(system.peer('frank'), DEAF)
     load = Load(system, server, rounds)
     for _ in range(rounds):
-        deaf, other = system.peer('deaf'), system.peer()
-        deaf.send(*[HistoryRequest(user_id='frank', limit=unread)] * 200)  # 48 MB: more than the kernel takes
-        assert all(other.is_quiet() for _ in range(200))  # so many ticks have passed: it is full
+        deaf = stop_reading(system, group_id)
         load.wait_for(rng.randint(1, 2_000))
         time.sleep(rng.uniform(0, 0.05))  # anywhere in a tick
         with load.restart():
@@ -390,6 +413,221 @@ def test_stops_under_load_with_somebody_who_does_not_read(system, figure, rounds
             assert seconds < (STOP_TIME + STOP_MARGIN if signals == 1 else AT_ONCE)
             assert signals == 2 or seconds > 1, 'nobody has held it up'
         times.append(seconds)
-        deaf.socket.close()
-    count = load.finish(load.user(Receiver, 'bob'), unread)
+        for peer in deaf:
+            peer.socket.close()
+    count = load.finish(load.user(Receiver, 'bob'), others)
     figure(f'{count:,} messages, {rounds} stops, exit code {code}, {max(times):.2f} s at most, 0 lost, 0 twice')
+
+
+# A full disk .........................................................................................
+
+ROOM_AGAIN = 5.0  # seconds until a message is taken once there is room
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """disk(2): the folder of a file system of 2 MiB, in memory.  Ask for it before `system`, which ends before it."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path / 'disk'
+        folder.mkdir()
+        command = ['mount', '-t', 'tmpfs', '-o', f'size={size}m', 'tmpfs', str(folder)]
+        if not shutil.which('mount') or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip('no file system can be mounted here')
+        mounted.append(folder)
+        return folder
+    yield mount
+    for folder in mounted:
+        subprocess.run(['umount', str(folder)], check=True)
+
+
+def fill(path):
+    """Take all the room that is left."""
+    with open(path, 'wb', buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def send_until_refused(alice, kept):
+    """Write to bob until one message was refused five times; return it.  What was acknowledged goes to `kept`."""
+    for _ in range(2_000):
+        request = alice.numbered(MessageRequest, to_user_id='bob', message=f'{alice.seq} '.ljust(4000, 'x'))
+        for _ in range(5):
+            alice.send(request)
+            answer = protocol.decode(alice.frame())
+            if type(answer) is MessageAck:
+                kept.append((answer.message_id, request.message))
+                break
+            assert type(answer) is ErrorResponse and answer.code == 'internal_error', answer
+            assert answer.client_seq == request.client_seq and answer.command == MessageRequest.COMMAND
+        else:
+            return request
+    raise AssertionError('there is no end of room')
+
+
+def shown_to(peer, count):
+    """The messages that come, and no more."""
+    packets = peer.expect_all(MessageResponse, count)
+    assert peer.is_quiet()
+    return list(zip(ids(packets), texts(packets)))
+
+
+def whole_history(peer, other):
+    """The messages with `other`, oldest first."""
+    found, before, more = [], None, True
+    while more:
+        page = peer.ask(HistoryRequest(user_id=other, before=before, limit=100), HistoryResponse)
+        found[:0] = [(message.message_id, message.message) for message in page.messages]
+        before, more = page.messages and page.messages[0].message_id, page.more
+    return found
+
+
+def logins_that_worked(system, token, number):
+    """Try to log in by token, by password and as somebody new: it may fail only because of the disk."""
+    requests = {'token': LoginRequest(user_name='carol', token=token),
+                'password': LoginRequest(user_name='dave', password='secret'),
+                'new': LoginRequest(user_name=f'new{number}', password='secret')}
+    answers = {how: system.peer().ask(request, LoginResponse) for how, request in requests.items()}
+    assert all(answer.success or answer.code == 'internal_error' for answer in answers.values()), answers
+    return {how for how, answer in answers.items() if answer.success}
+
+
+@pytest.mark.parametrize('size, rounds', short_and_long((2, 2), (32, 10)))
+def test_full_disk(disk, system, figure, size, rounds):
+    folder, kept, waits, worked, seen = disk(size), [], [], set(), 0
+    server = system.server('--db', str(folder / 'im.db'))
+    system.register('dave')
+    alice, bob, token = system.peer('alice'), system.peer('bob'), system.peer().login('carol').token
+    for number in range(rounds):
+        fill(folder / 'filler')
+        refused = send_until_refused(alice, kept)
+        assert shown_to(bob, len(kept) - seen) == kept[seen:]
+        seen = len(kept)
+        began = time.monotonic()
+        assert alice.is_quiet() and time.monotonic() - began < ANSWER_TIME
+        assert {user.user_id for user in alice.ask(ListUsersRequest(), ListUsersResponse).user_list} >= {'alice', 'bob'}
+        assert whole_history(alice, 'bob') == kept
+        worked |= logins_that_worked(system, token, number)
+        (folder / 'filler').unlink()
+        began = time.monotonic()
+        kept.append((alice.ask(refused, MessageAck).message_id, refused.message))
+        waits.append(time.monotonic() - began)
+        assert waits[-1] < ROOM_AGAIN
+    assert shown_to(bob, len(kept) - seen) == kept[seen:]
+    server.terminate()
+    server.start()
+    assert shown_to(system.peer('bob'), len(kept)) == whole_history(system.peer('alice'), 'bob') == kept
+    server.terminate()
+    assert holds_exactly(folder / 'im.db', len(kept))
+    figure(f'{len(kept)} messages, {rounds} times full, room was used after {max(waits) * 1000:.1f} ms at most; '
+           f'while it was full these logins worked: {", ".join(sorted(worked)) or "none"}')
+
+
+@pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGTERM])
+def test_starts_again_on_a_full_disk(disk, system, figure, end):
+    folder, kept = disk(2), []
+    server = system.server('--db', str(folder / 'im.db'))
+    system.register('bob')
+    alice = system.peer('alice')
+    token = system.peer().login('carol').token
+    fill(folder / 'filler')
+    send_until_refused(alice, kept)
+    assert server.process.end(end) == (0 if end == signal.SIGTERM else -end)
+    server.start()
+    carol = system.peer()
+    assert carol.ask(LoginRequest(user_name='carol', token=token), LoginResponse).success
+    assert carol.ask(ListUsersRequest(), ListUsersResponse).user_list
+    (folder / 'filler').unlink()
+    assert shown_to(system.peer('bob'), len(kept)) == kept
+    figure(f'{len(kept)} messages')
+
+
+# Damaged files .......................................................................................
+
+START_TIME = 5.0  # seconds in which it serves or refuses
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def start_on(system, path):
+    """Start a server on that file; return its process, and its port, or 0 if it has refused as it should."""
+    before, began = digest(path), time.monotonic()
+    process = system.run('-W', 'error', 'imserver.py', '--port', '0', '--db', str(path), '--password-cost', '10')
+    wait_until(lambda: process.lines or process.popen.poll() is not None, 'it serves or refuses', START_TIME)
+    if process.lines:
+        return process, int(process.lines[0].rpartition(':')[2])
+    said = process.errors.read_text(encoding='utf-8')
+    assert process.wait() == 2 and time.monotonic() - began < START_TIME
+    assert said.count('\n') == 1 and said.startswith('imserver.py: ') and str(path) in said, said
+    assert digest(path) == before
+    return process, 0
+
+
+@pytest.fixture
+def filled(system, tmp_path):
+    """A database with 300 messages from alice to bob: its file, the messages by id, and its logId."""
+    server = system.server(database='filled.db')
+    system.register('bob')
+    alice = system.peer()
+    log_id = alice.login('alice').log_id
+    requests = messages('bob', 300, 'message {:04} to bob ' + 60 * 'x')
+    sent = dict(zip(ids(pipeline(alice, requests)), texts(requests)))
+    server.terminate()
+    return server.database, sent, log_id
+
+
+def serves(port, sent, log_id, is_damaged):
+    """Look at what a server on a damaged file says: nothing that was never sent, but for bytes that were damaged."""
+    peer = Peer(port)
+    with peer.socket:
+        answer = peer.ask(LoginRequest(user_name='alice', password='secret'), LoginResponse)
+        if not answer.success:
+            assert answer.code == 'wrong_password', answer  # what is kept of it is damaged
+            return 'no login'
+        assert answer.log_id == log_id or is_damaged(log_id)
+        found = whole_history(peer, 'bob')
+        assert [message_id for message_id, _ in found] == sorted(sent)
+        changed = [message_id for message_id, text in found if text != sent[message_id]]
+        assert all(is_damaged(sent[message_id]) for message_id in changed)
+        return 'other text' if changed else 'as it was'
+
+
+def outcome(system, path, sent, log_id, is_damaged=lambda text: False):
+    """What becomes of a server on that file, in a word or two."""
+    process, port = start_on(system, path)
+    if not port:
+        return 'refused'
+    found = serves(port, sent, log_id, is_damaged)
+    assert process.end() == 0
+    said = process.errors.read_text(encoding='utf-8')
+    assert 'Traceback' not in said, said
+    return found
+
+
+@pytest.mark.parametrize('count', short_and_long(3, 10))
+def test_truncated_database(system, filled, tmp_path, figure, count):
+    path, sent, log_id = filled
+    data, copy = path.read_bytes(), tmp_path / 'copy.db'
+    sizes = [100, len(data) // 2, len(data) - 1, 1, 99, 512, 4095, 4096, len(data) - 4096, len(data) - 4097][:count]
+    for size in sizes:
+        copy.write_bytes(data[:size])
+        assert outcome(system, copy, sent, log_id) == 'refused', size
+    figure(f'{count} of {count} refused')
+
+
+@pytest.mark.parametrize('count', short_and_long(15, 100))
+def test_flipped_bytes(system, filled, tmp_path, figure, count):
+    path, sent, log_id = filled
+    data, rng, outcomes = path.read_bytes(), random.Random(count), Counter()
+    for number in range(count):
+        damaged = bytearray(data)
+        for position in (positions := rng.sample(range(len(data)), rng.randint(1, 4))):
+            damaged[position] ^= rng.randint(1, 255)
+        copy = tmp_path / f'copy{number}.db'
+        copy.write_bytes(damaged)
+        outcomes[outcome(system, copy, sent, log_id, lambda text: text.encode() not in damaged)] += 1
+    assert outcomes['refused']
+    figure(', '.join(f'{number} {what}' for what, number in outcomes.most_common()))
