@@ -54,8 +54,9 @@ SERVER_IDLE = 15.0  # seconds without a byte after which the server counts as de
 LOGIN_PATIENCE = 60.0  # seconds for a login, in silence: the passwords of a class are judged one after the other
 PATIENCE = 60.0  # seconds that a script waits for a lost server to come back
 END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last line
-KNOWN_GROUPS = 2_000  # ids that are remembered, as many as a server lists: it may make up more
+KNOWN_GROUPS, LONGEST_ID = 2_000, 64  # ids that are remembered, as many as a server lists; their characters
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+MAX_USERS = 30_000  # of a list, counted by its braces, which no name has: a MiB of `{}` would become 100 MiB of objects
 LARGEST_REQUEST = 32_768  # bytes of a frame that every server takes; for a larger one it would close the connection
 WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
 LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them a pipe waits (a file is read at once)
@@ -156,6 +157,8 @@ class ServerHandler(Handler):
         frames = iter(self._decoder)
         while self.channel.is_open and (frame := self._next_of(frames)):
             try:
+                if frame[6] in (10, 26) and frame.count(b'{') > MAX_USERS:  # the lists of members and of users
+                    raise protocol.BadPacket('bad_request', 'too many users', frame[6])
                 packet = protocol.decode(frame, None, protocol.RESPONSES)
             except protocol.BadPacket as error:
                 self._client.tell('error', reason=f'the server sent something unreadable: {error}')
@@ -191,8 +194,7 @@ LISTS = {Command.LIST_GROUP_MEMBERS_RESPONSE: 'members', Command.HISTORY_RESPONS
 
 
 @dataclass(eq=False)  # two that say the same are two
-class Pending:
-    """A request that is not answered yet."""
+class Pending:  # a request that is not answered yet
     packet: Any
     times_sent: int = 0
 
@@ -280,7 +282,6 @@ class Client:
         return channel
 
     def tell(self, event: str, **fields: Any) -> None:
-        """Make an event of `fields`; those that are None are left out."""
         self._on_event({'event': event} | {name: value for name, value in fields.items() if value is not None})
 
     def on_connected(self, channel: Channel) -> None:
@@ -703,7 +704,7 @@ class App:
             self._exit(2)
             return
         self._print(event)
-        if 'groupId' in event and len(self._groups) < KNOWN_GROUPS:
+        if len(event.get('groupId', '')) <= LONGEST_ID and 'groupId' in event and len(self._groups) < KNOWN_GROUPS:
             self._groups.add(event['groupId'])
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)

@@ -259,6 +259,7 @@ class Store:
         # The thorough check: the quick one does not look whether an index has lost entries.  1 s for a million.
         if (found := self._value('PRAGMA integrity_check(1)')) != 'ok':
             raise StoreError(f'it is corrupt: {found}')
+        all(self._db.execute('SELECT stream, sender, text FROM log'))  # raises where a text is no UTF-8
 
     def close(self) -> None:
         """Commit what is collected and let go of the file."""
@@ -581,8 +582,7 @@ class Store:
         return bool(row and row[0] and now < row[1] and hmac.compare_digest(row[0], _token_digest(token)))
 
 
-def _schema_of(db: sqlite3.Connection, *statements: str) -> list[tuple[str, str]]:
-    """Execute them, and return what tables and indexes there are then."""
+def _schema_of(db: sqlite3.Connection, *statements: str) -> list[tuple[str, str]]:  # what there is after these
     for statement in ';'.join(statements).split(';'):  # not executescript: that would commit, and give up the lock
         db.execute(statement)
     return db.execute('SELECT name, sql FROM sqlite_master ORDER BY name').fetchall()

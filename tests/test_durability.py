@@ -5,7 +5,6 @@ test waits for a random time that is what it does to the server, never what make
 """
 import contextlib
 import hashlib
-import itertools
 import os
 import random
 import select
@@ -18,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -25,8 +25,8 @@ import protocol
 from processes import PATIENCE, ROOT, Peer, ids, messages, pipeline, texts, wait_until
 from protocol import (
     CreateGroupRequest, CreateGroupResponse, DeliveryAck, ErrorResponse, GroupMessageRequest, GroupMessageResponse,
-    HeartbeatRequest, HistoryRequest, HistoryResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse,
-    MessageAck, MessageRequest, MessageResponse)
+    HeartbeatRequest, HeartbeatResponse, HistoryRequest, HistoryResponse, ListUsersRequest, ListUsersResponse,
+    LoginRequest, LoginResponse, MessageAck, MessageRequest, MessageResponse)
 
 pytestmark = [pytest.mark.skipif(sys.platform == 'win32', reason='kill -9 and SIGTERM'),
               pytest.mark.usefixtures('no_coverage')]
@@ -97,7 +97,7 @@ def test_no_descriptors_left(system, tmp_path, monkeypatch, figure, seconds):
         peer.socket.close()
     began = time.monotonic()
     for peer in waiting[:20]:
-        assert type(protocol.decode(peer.frame())) is protocol.HeartbeatResponse  # what `accepted_of` has asked
+        peer.expect(HeartbeatResponse)  # what `accepted_of` has asked
         assert peer.expect(LoginResponse).success
     took = time.monotonic() - began
     figure(f'{len(accepted)} of 200 callers accepted; {cpu:.1%} CPU, slowest heartbeat {slowest * 1000:.1f} ms; '
@@ -411,7 +411,6 @@ def test_stops_under_load_with_some_who_do_not_read(system, figure, rounds, sign
             code, seconds = stopped(server, signals)
             assert code == signals - 1
             assert seconds < (STOP_TIME + STOP_MARGIN if signals == 1 else AT_ONCE)
-            assert signals == 2 or seconds > 1, 'nobody has held it up'
         times.append(seconds)
         for peer in deaf:
             peer.socket.close()
@@ -442,11 +441,13 @@ def disk(tmp_path):
         subprocess.run(['umount', str(folder)], check=True)
 
 
-def fill(path):
-    """Take all the room that is left."""
-    with open(path, 'wb', buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
+def fill(path, left=65_536):
+    """Take all the room but so many bytes."""
+    with open(path, 'wb', buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - left)
 
 
 def send_until_refused(alice, kept):
@@ -477,7 +478,9 @@ def whole_history(peer, other):
     """The messages with `other`, oldest first."""
     found, before, more = [], None, True
     while more:
-        page = peer.ask(HistoryRequest(user_id=other, before=before, limit=100), HistoryResponse)
+        peer.send(HistoryRequest(user_id=other, before=before, limit=100), HeartbeatRequest())
+        page = peer.expect(HistoryResponse)  # fails at once if only the heartbeat is answered
+        peer.expect(HeartbeatResponse)
         found[:0] = [(message.message_id, message.message) for message in page.messages]
         before, more = page.messages and page.messages[0].message_id, page.more
     return found
@@ -580,38 +583,46 @@ def filled(system, tmp_path):
 
 
 def serves(port, sent, log_id, is_damaged):
-    """Look at what a server on a damaged file says: nothing that was never sent, but for bytes that were damaged."""
+    """What a server on a damaged file shows: nothing that was never sent, but for bytes that were damaged."""
     peer = Peer(port)
     with peer.socket:
         answer = peer.ask(LoginRequest(user_name='alice', password='secret'), LoginResponse)
         if not answer.success:
             assert answer.code == 'wrong_password', answer  # what is kept of it is damaged
-            return 'no login'
+            return 'without login'
         assert answer.log_id == log_id or is_damaged(log_id)
-        found = whole_history(peer, 'bob')
-        assert [message_id for message_id, _ in found] == sorted(sent)
-        changed = [message_id for message_id, text in found if text != sent[message_id]]
-        assert all(is_damaged(sent[message_id]) for message_id in changed)
-        return 'other text' if changed else 'as it was'
+        found = dict(whole_history(peer, 'bob'))
+        assert all(text == sent[message_id] or is_damaged(sent[message_id]) for message_id, text in found.items())
+        if len(found) < len(sent):
+            return 'with some missing'
+        return 'as it was' if found == sent else 'with other text'
+
+
+@contextlib.contextmanager
+def ends_well(process):
+    """Within it a server serves; then it ends.  Look at its errors here, not in `System.end`."""
+    try:
+        yield
+    finally:
+        code, said = process.end(), process.errors.read_text(encoding='utf-8')
+        process.errors.unlink()
+    assert code == 0 and 'Traceback' not in said, said
 
 
 def outcome(system, path, sent, log_id, is_damaged=lambda text: False):
-    """What becomes of a server on that file, in a word or two."""
+    """What becomes of a server on that file, in some words."""
     process, port = start_on(system, path)
     if not port:
         return 'refused'
-    found = serves(port, sent, log_id, is_damaged)
-    assert process.end() == 0
-    said = process.errors.read_text(encoding='utf-8')
-    assert 'Traceback' not in said, said
-    return found
+    with ends_well(process):
+        return serves(port, sent, log_id, is_damaged)
 
 
-@pytest.mark.parametrize('count', short_and_long(3, 10))
+@pytest.mark.parametrize('count', short_and_long(4, 10))
 def test_truncated_database(system, filled, tmp_path, figure, count):
     path, sent, log_id = filled
     data, copy = path.read_bytes(), tmp_path / 'copy.db'
-    sizes = [100, len(data) // 2, len(data) - 1, 1, 99, 512, 4095, 4096, len(data) - 4096, len(data) - 4097][:count]
+    sizes = [100, len(data) // 2, len(data) - 1, 4096, 1, 99, 512, 4095, len(data) - 4096, len(data) - 4097][:count]
     for size in sizes:
         copy.write_bytes(data[:size])
         assert outcome(system, copy, sent, log_id) == 'refused', size
@@ -620,14 +631,167 @@ def test_truncated_database(system, filled, tmp_path, figure, count):
 
 @pytest.mark.parametrize('count', short_and_long(15, 100))
 def test_flipped_bytes(system, filled, tmp_path, figure, count):
+    """What SQLite cannot see, for it keeps no checksums: another text, or another stream, so that one is missing."""
     path, sent, log_id = filled
     data, rng, outcomes = path.read_bytes(), random.Random(count), Counter()
     for number in range(count):
         damaged = bytearray(data)
-        for position in (positions := rng.sample(range(len(data)), rng.randint(1, 4))):
+        for position in rng.sample(range(len(data)), rng.randint(1, 4)):
             damaged[position] ^= rng.randint(1, 255)
         copy = tmp_path / f'copy{number}.db'
         copy.write_bytes(damaged)
         outcomes[outcome(system, copy, sent, log_id, lambda text: text.encode() not in damaged)] += 1
     assert outcomes['refused']
     figure(', '.join(f'{number} {what}' for what, number in outcomes.most_common()))
+
+
+def changed(path, *statements):
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def unseen(name, statement, bug=''):
+    """A parameter: a damage, and what the server does wrong with it."""
+    return pytest.param(statement, id=name, marks=pytest.mark.xfail(strict=True, reason=bug) if bug else ())
+
+
+STUCK = 'bob is logged in, and gets no message any more, that one or a newer one'
+
+
+@pytest.mark.parametrize('statement', [
+    unseen('text is no UTF-8', "UPDATE log SET text = CAST(x'6869ff' AS TEXT) WHERE message_id = 200"),
+    unseen('text is bytes', 'UPDATE log SET text = CAST(text AS BLOB) WHERE message_id = 200', STUCK),
+    unseen('kind', 'UPDATE log SET kind = 0 WHERE message_id = 200', STUCK),
+    unseen('time', "UPDATE log SET sent_at = 'x' WHERE message_id = 200", 'bob gets a frame that is no JSON'),
+    unseen('index has no end', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,3')", STUCK),
+    unseen('index is no JSON', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,x]')", STUCK),
+    unseen('index is no UTF-8', "INSERT INTO log_of_stream VALUES ('alice bob', 100, CAST(x'5b31ff5d' AS TEXT))", STUCK),
+    unseen('delivered', "UPDATE users SET delivered_id = '' WHERE user_id = 'bob'", 'bob gets no answers any more'),
+    unseen('cost', "UPDATE users SET cost = 99 WHERE user_id = 'bob'", 'the login of bob is no refusal, but a bug'),
+    unseen('salt', "UPDATE users SET salt = 'x' WHERE user_id = 'bob'", 'the login of bob is no refusal, but a bug')])
+def test_damage_that_sqlite_does_not_see(system, filled, statement):
+    """One wrong byte can leave each of these, and `integrity_check` says 'ok'.  The server refuses the file, or serves
+    what is behind the damage."""
+    path, _, log_id = filled
+    changed(path, statement)
+    process, port = start_on(system, path)
+    if not port:
+        return
+    bob, alice = Peer(port), Peer(port)
+    with ends_well(process), bob.socket, alice.socket:
+        bob.socket.settimeout(2)
+        alice.login('alice')
+        answer = bob.ask(LoginRequest(user_name='bob', password='secret'), LoginResponse)
+        ack = alice.ask(alice.numbered(MessageRequest, to_user_id='bob', message='news'), MessageAck)
+        alice.send(HistoryRequest(user_id='bob', limit=100), HeartbeatRequest())
+        history = protocol.decode(alice.frame())
+        assert type(history) is HistoryResponse or getattr(history, 'code', '') == 'internal_error'
+        if answer.success:
+            assert answer.log_id == log_id
+            bob.send(*[HeartbeatRequest()] * 20)
+            assert ack.message_id in latest(bob, 20)
+
+
+def latest(peer, heartbeats):
+    """The ids of the messages that come until so many heartbeats were answered."""
+    found = []
+    while heartbeats:
+        packet = protocol.decode(peer.frame())
+        if type(packet) is HeartbeatResponse:
+            heartbeats -= 1
+        else:
+            found.append(packet.message_id)
+    return found
+
+
+def die_with_full_wal(system):
+    """Kill a server while all messages of alice are in the -wal file; return the file, the messages and the logId."""
+    server = system.server(database='killed.db')
+    system.register('bob')
+    alice = system.peer()
+    log_id = alice.login('alice').log_id
+    requests = messages('bob', 200)
+    sent = [(alice.ask(request, MessageAck).message_id, request.message) for request in requests]
+    server.kill()
+    return server.database, sent, log_id
+
+
+def beginning(port, log_id):
+    """What is left of the messages between alice and bob."""
+    bob, alice = Peer(port), Peer(port)
+    with bob.socket, alice.socket:  # the damage may have taken their accounts too: then they are made anew
+        assert bob.login('bob').log_id == alice.login('alice').log_id == log_id
+        return whole_history(alice, 'bob')
+
+
+@pytest.mark.parametrize('count', short_and_long(6, 60))
+def test_damaged_wal(system, tmp_path, figure, count):
+    """SQLite's checksums end the -wal file before the damage: a beginning of the log is left, and nothing else."""
+    path, sent, log_id = die_with_full_wal(system)
+    data, rng, left = Path(f'{path}-wal').read_bytes(), random.Random(count), []
+    for number in range(count):
+        copy, damaged = tmp_path / f'copy{number}.db', bytearray(data)
+        damaged[rng.randrange(len(data))] ^= rng.randint(1, 255)
+        shutil.copy(path, copy)
+        Path(f'{copy}-wal').write_bytes(damaged if number % 2 else data[:rng.randrange(len(data))])
+        process, port = start_on(system, copy)
+        assert port
+        with ends_well(process):
+            found = beginning(port, log_id)
+        assert found == sent[:len(found)]
+        left.append(len(found))
+    figure(f'{count} served, with {min(left)} to {max(left)} of {len(sent)} messages')
+
+
+@pytest.mark.parametrize('statement', ['PRAGMA user_version = 99', 'PRAGMA application_id = 77'])
+def test_database_of_others(system, filled, statement):
+    path, sent, log_id = filled
+    changed(path, statement)
+    assert outcome(system, path, sent, log_id) == 'refused'
+
+
+def test_no_database(system, tmp_path):
+    path = tmp_path / 'im.db'
+    path.write_bytes(b'hello ' * 1000)
+    assert outcome(system, path, {}, '') == 'refused'
+
+
+def test_file_that_may_not_be_written(system, filled):
+    path, sent, log_id = filled
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip('root may write everything')
+    assert outcome(system, path, sent, log_id) == 'refused'
+
+
+def test_disk_that_may_not_be_written(disk, system, filled):
+    path, sent, log_id = filled
+    shutil.copy(path, folder := disk(8))
+    subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
+    assert outcome(system, folder / path.name, sent, log_id) == 'refused'
+    assert os.listdir(folder) == [path.name]
+
+
+@pytest.mark.xfail(strict=True, reason='an emptied file is taken for a new one, with another logId')
+def test_emptied_database(system, filled):
+    path, sent, log_id = filled
+    path.write_bytes(b'')
+    assert outcome(system, path, sent, log_id) == 'refused'
+
+
+# Two servers .........................................................................................
+
+def test_two_servers_cannot_have_one_port(system, tmp_path):
+    server = system.server()
+    alice = system.peer('alice')
+    began = time.monotonic()
+    second = subprocess.run(
+        [sys.executable, 'imserver.py', '--port', str(server.port), '--db', str(tmp_path / 'other.db')],
+        cwd=ROOT, capture_output=True, encoding='utf-8', timeout=PATIENCE)
+    assert time.monotonic() - began < 2
+    assert second.returncode == 2 and second.stdout == '' and second.stderr.count('\n') == 1
+    assert second.stderr.startswith(f'imserver.py: cannot listen on 127.0.0.1 port {server.port}: ')
+    alice.ask(alice.numbered(MessageRequest, to_user_id='alice', message='unharmed'), MessageAck)
+    assert alice.expect(MessageResponse).message == 'unharmed'
+    assert system.peer('bob').is_quiet()
