@@ -87,11 +87,10 @@ def refusal(request: Packet, refused: Refused, address: str) -> Packet:
 class FrameHandler(Handler):
     """Bytes to frames (Netty's ByteToMessageDecoder).  While reading is paused nothing is handed on either, so that
     what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
-    __slots__ = ('decoder', '_progress', '_timer')
+    __slots__ = ('decoder', 'timer', '_progress')
 
-    def __init__(self) -> None:
-        self.decoder, self._timer = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN), NO_TIMER
-        self._progress = 0  # counts frames and pauses
+    def __init__(self) -> None:  # `_progress` counts frames and pauses, `timer` looks whether it does
+        self.decoder, self.timer, self._progress = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN), NO_TIMER, 0
 
     def channel_read(self, data: bytes) -> None:
         self.decoder.feed(data)
@@ -105,14 +104,14 @@ class FrameHandler(Handler):
             except ProtocolError as error:
                 return super().user_event(error)
             if frame is None:
-                if self._timer is NO_TIMER and self.decoder.buffer.readable_bytes:
-                    self._timer = self.channel.loop.call_later(FRAME_TIMEOUT, self._look_at_rest, self._progress)
+                if self.timer is NO_TIMER and self.decoder.buffer.readable_bytes:
+                    self.timer = self.channel.loop.call_later(FRAME_TIMEOUT, self._look_at_rest, self._progress)
                 return
             self._progress += 1
             self._next_channel_read.channel_read(frame)  # as super().channel_read does, a call shorter
 
     def _look_at_rest(self, progress: int) -> None:
-        self._timer = NO_TIMER
+        self.timer = NO_TIMER
         if self.channel.is_reading and self.decoder.buffer.readable_bytes and progress == self._progress:
             super().user_event(ProtocolError(f'a frame was not whole after {FRAME_TIMEOUT:g} s'))
         else:
@@ -141,8 +140,7 @@ class PacketHandler(Handler):
     __slots__ = ('version', 'session_version', '_bad_frames')
 
     def __init__(self) -> None:
-        self.session_version: int | None = None
-        self.version, self._bad_frames = 1, 0  # in which is answered: the session's, or that of the last frame
+        self.session_version, self._bad_frames, self.version = None, 0, 1  # answers are in the last frame's, if none
 
     def channel_read(self, frame: bytes) -> None:
         self.version = self.session_version or frame[4]
@@ -202,7 +200,9 @@ class PeerHandler(Handler):
         logger.info('%s: closed: %s', self.channel.address, reason)
         self.channel.close()
 
-    def channel_inactive(self) -> None: self.end()
+    def channel_inactive(self) -> None:
+        self.frames.timer.cancel()
+        self.end()
 
 
 class LoginHandler(PeerHandler):

@@ -85,6 +85,11 @@ SCHEMA = f'''
 '''
 # From the first version, which had an index of SQLite's own on `stream`.
 UPGRADE = f'DROP INDEX log_of_stream; DROP INDEX log_of_sender; {INDEXES_OF_LOG} PRAGMA user_version = {SCHEMA_VERSION}'
+DAMAGED = '''
+    SELECT 1 FROM log WHERE typeof(text) <> 'text' OR typeof(sent_at) <> 'integer' OR kind NOT BETWEEN 1 AND 5 UNION ALL
+    SELECT 1 FROM log_of_stream WHERE NOT json_valid(ids) UNION ALL
+    SELECT 1 FROM users WHERE typeof(delivered_id) <> 'integer' OR typeof(cost) <> 'integer' OR cost > 20
+        OR typeof(salt) <> 'blob' OR typeof(digest) <> 'blob' LIMIT 1'''
 ENTRY_COLUMNS = 'kind, stream, sender, text, client_seq, sent_at, message_id'
 
 logger = logging.getLogger('im.store')
@@ -259,7 +264,9 @@ class Store:
         # The thorough check: the quick one does not look whether an index has lost entries.  1 s for a million.
         if (found := self._value('PRAGMA integrity_check(1)')) != 'ok':
             raise StoreError(f'it is corrupt: {found}')
-        all(self._db.execute('SELECT stream, sender, text FROM log'))  # raises where a text is no UTF-8
+        all(self._db.execute('SELECT text, sender FROM log UNION ALL SELECT ids, 0 FROM log_of_stream'))  # is it UTF-8?
+        if self._value(DAMAGED):
+            raise StoreError('it is corrupt: a row holds what this server never writes')
 
     def close(self) -> None:
         """Commit what is collected and let go of the file."""
@@ -361,8 +368,7 @@ class Store:
 
     def is_durable(self, entry: Entry) -> bool: return 0 < entry.message_id <= self.committed_id
 
-    def last_client_seq(self, user_id: str) -> int:
-        """The highest number with which this user made an entry; 0 if none."""
+    def last_client_seq(self, user_id: str) -> int:  # the highest number with which this user made an entry; 0 if none
         if (known := self._last_seqs.get(user_id)) is None:
             known = self._value('SELECT max(client_seq) FROM log WHERE sender = ? AND client_seq > 0', user_id) or 0
             self._last_seqs[user_id] = known
@@ -399,8 +405,7 @@ class Store:
 
     # What was delivered, and what was not
 
-    def delivered_id(self, user_id: str) -> int:
-        """The id up to which everything was delivered to this user."""
+    def delivered_id(self, user_id: str) -> int:  # the id up to which everything was delivered to this user
         known = self._delivered.get(user_id)
         return self._value('SELECT delivered_id FROM users WHERE user_id = ?', user_id) if known is None else known
 
@@ -408,8 +413,7 @@ class Store:
         """Written down by the next `save_delivered`: to lose it only sends again."""
         self._delivered[user_id] = message_id
 
-    def save_delivered(self, *user_ids: str) -> None:
-        """Write it with this tick, for these users; with none named, for all."""
+    def save_delivered(self, *user_ids: str) -> None:  # with this tick: of these users; with none named, of all
         saved = {u: self._delivered[u] for u in user_ids or self._delivered if u in self._delivered}
         if not saved:
             return
@@ -485,8 +489,7 @@ class Store:
 
     # These answer for the middle of a tick too: what it has changed so far counts.  They look at `groups` as well: the
     # stream of what one user writes to another is no group, whatever name a request gives.
-    def new_group_id(self) -> str:
-        """Return 8 hex digits that no group has."""
+    def new_group_id(self) -> str:  # return 8 hex digits that no group has
         while self.group_exists(group_id := secrets.token_hex(4)):
             pass
         return group_id
@@ -501,8 +504,7 @@ class Store:
         return self._value('SELECT 1 FROM readers INDEXED BY readers_now JOIN groups ON group_id = stream '
                            'WHERE user_id = ? AND stream = ? AND before_id IS NULL', user_id, group_id) is not None
 
-    def was_member(self, user_id: str, group_id: str) -> bool:
-        """Whether the user is or ever was in it."""
+    def was_member(self, user_id: str, group_id: str) -> bool:  # whether the user is or ever was in it
         return self._value('SELECT 1 FROM readers JOIN groups ON group_id = stream '
                            'WHERE user_id = ? AND stream = ?', user_id, group_id) is not None
 
@@ -531,8 +533,7 @@ class Store:
             self._users.add(user_id)
         return user_id in self._users
 
-    def known_users(self, user_ids: Iterable[str]) -> list[str]:
-        """Those of `user_ids` that exist, by name."""
+    def known_users(self, user_ids: Iterable[str]) -> list[str]:  # those of `user_ids` that exist, by name
         wanted = set(user_ids)
         rows = self._db.execute('SELECT user_id FROM users WHERE user_id IN (SELECT value FROM json_each(?)) '
                                 'ORDER BY user_id', (json.dumps(list(wanted)),))
@@ -541,8 +542,7 @@ class Store:
     def list_users(self, limit: int) -> list[str]:
         return [user for user, in self._db.execute('SELECT user_id FROM users ORDER BY user_id LIMIT ?', (limit,))]
 
-    def name_is_taken(self, name_key: str) -> bool:
-        """Whether some user has a name with this `name_key`."""
+    def name_is_taken(self, name_key: str) -> bool:  # whether some user has a name with this `name_key`
         return self._value('SELECT 1 FROM users WHERE name_key = ?', name_key) is not None
 
     def password_of(self, user_id: str) -> PasswordHash | None:

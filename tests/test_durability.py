@@ -284,7 +284,8 @@ def test_kills_under_load(system, figure, rounds, least, seed=20):
     load.users = [*load.senders, bob]
     for number in range(rounds):  # each fourth kill comes right after a start
         load.wait_for(0 if number % 4 == 3 else rng.randint(1, 2 * least // rounds))
-        time.sleep(rng.uniform(0, 0.05))  # the moment is anywhere in a tick, or in a start
+        # Anywhere in a tick, or in a start; some only after bob's acknowledgements were written, which takes a second.
+        time.sleep(rng.uniform(1, 1.3) if number % 3 == 1 else rng.uniform(0, 0.05))
         with load.restart():
             server.kill()
     load.wait_for(max(0, least - load.count()), 120)
@@ -651,29 +652,26 @@ def changed(path, *statements):
             db.execute(statement)
 
 
-def unseen(name, statement, bug=''):
-    """A parameter: a damage, and what the server does wrong with it."""
-    return pytest.param(statement, id=name, marks=pytest.mark.xfail(strict=True, reason=bug) if bug else ())
-
-
-STUCK = 'bob is logged in, and gets no message any more, that one or a newer one'
+def unseen(name, statement):
+    """A parameter: a damage."""
+    return pytest.param(statement, id=name)
 
 
 @pytest.mark.parametrize('statement', [
     unseen('text is no UTF-8', "UPDATE log SET text = CAST(x'6869ff' AS TEXT) WHERE message_id = 200"),
-    unseen('text is bytes', 'UPDATE log SET text = CAST(text AS BLOB) WHERE message_id = 200', STUCK),
-    unseen('kind', 'UPDATE log SET kind = 0 WHERE message_id = 200', STUCK),
-    unseen('time', "UPDATE log SET sent_at = 'x' WHERE message_id = 200", 'bob gets a frame that is no JSON'),
-    unseen('index has no end', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,3')", STUCK),
-    unseen('index is no JSON', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,x]')", STUCK),
-    unseen('index is no UTF-8', "INSERT INTO log_of_stream VALUES ('alice bob', 100, CAST(x'5b31ff5d' AS TEXT))", STUCK),
-    unseen('delivered', "UPDATE users SET delivered_id = '' WHERE user_id = 'bob'", 'bob gets no answers any more'),
-    unseen('cost', "UPDATE users SET cost = 99 WHERE user_id = 'bob'", 'the login of bob is no refusal, but a bug'),
-    unseen('salt', "UPDATE users SET salt = 'x' WHERE user_id = 'bob'", 'the login of bob is no refusal, but a bug')])
+    unseen('text is bytes', 'UPDATE log SET text = CAST(text AS BLOB) WHERE message_id = 200'),
+    unseen('kind', 'UPDATE log SET kind = 0 WHERE message_id = 200'),
+    unseen('time', "UPDATE log SET sent_at = 'x' WHERE message_id = 200"),
+    unseen('index has no end', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,3')"),
+    unseen('index is no JSON', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1,2,x]')"),
+    unseen('index is no UTF-8', "INSERT INTO log_of_stream VALUES ('alice bob', 100, CAST(x'5b31ff5d' AS TEXT))"),
+    unseen('delivered', "UPDATE users SET delivered_id = '' WHERE user_id = 'bob'"),
+    unseen('cost', "UPDATE users SET cost = 99 WHERE user_id = 'bob'"),
+    unseen('salt', "UPDATE users SET salt = 'x' WHERE user_id = 'bob'")])
 def test_damage_that_sqlite_does_not_see(system, filled, statement):
     """One wrong byte can leave each of these, and `integrity_check` says 'ok'.  The server refuses the file, or serves
     what is behind the damage."""
-    path, _, log_id = filled
+    path, sent, log_id = filled
     changed(path, statement)
     process, port = start_on(system, path)
     if not port:
@@ -690,7 +688,7 @@ def test_damage_that_sqlite_does_not_see(system, filled, statement):
         if answer.success:
             assert answer.log_id == log_id
             bob.send(*[HeartbeatRequest()] * 20)
-            assert ack.message_id in latest(bob, 20)
+            assert {message_id for message_id in sent if message_id > 200} | {ack.message_id} <= set(latest(bob, 20))
 
 
 def latest(peer, heartbeats):
@@ -771,13 +769,6 @@ def test_disk_that_may_not_be_written(disk, system, filled):
     subprocess.run(['mount', '-o', 'remount,ro', str(folder)], check=True)
     assert outcome(system, folder / path.name, sent, log_id) == 'refused'
     assert os.listdir(folder) == [path.name]
-
-
-@pytest.mark.xfail(strict=True, reason='an emptied file is taken for a new one, with another logId')
-def test_emptied_database(system, filled):
-    path, sent, log_id = filled
-    path.write_bytes(b'')
-    assert outcome(system, path, sent, log_id) == 'refused'
 
 
 # Two servers .........................................................................................

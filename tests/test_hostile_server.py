@@ -23,8 +23,8 @@ import protocol
 from console import INDENT, width
 from processes import PATIENCE, ROOT, wait_until
 from protocol import (
-    HEADER, MAGIC, PACKETS, RESPONSES, ErrorResponse, GroupMessageResponse, GroupNotice, HeartbeatResponse,
-    KickedNotice, ListUsersResponse, LoginRequest, LoginResponse, MessageResponse, User, encode)
+    HEADER, MAGIC, PACKETS, RESPONSES, CreateGroupResponse, ErrorResponse, GroupMessageResponse, GroupNotice,
+    HeartbeatResponse, KickedNotice, ListUsersResponse, LoginRequest, LoginResponse, MessageResponse, User, encode)
 from test_imclient import Tty, World
 
 pytestmark = [pytest.mark.usefixtures('no_coverage'),
@@ -243,11 +243,24 @@ def users(number):
     return HEADER.pack(MAGIC, 2, 1, ListUsersResponse.COMMAND, len(body)) + body
 
 
-MEGABYTES = {group_messages: 50, group_notices: 50, heartbeats: 4, control_characters: 4, unreadable: 0.5, users: 2}
+def names(number):
+    """The same of texts."""
+    return encode(CreateGroupResponse(success=True, group_id='0', message_id=number, sent_at=1,
+                                      user_name_list=[f'{n:06d}' for n in range(110_000)]), 2)
+
+
+def rubbish(number):
+    """What no packet knows, but has to be parsed: the shortest objects that Python makes much of."""
+    body = b'{"x":[%s]}' % b','.join([b'{"":0}'] * 149_000)
+    return HEADER.pack(MAGIC, 2, 1, HeartbeatResponse.COMMAND, len(body)) + body
+
+
+MEGABYTES = {group_messages: 50, group_notices: 50, heartbeats: 4, control_characters: 4, unreadable: 0.5, users: 2,
+             names: 2, rubbish: 2}
 JSON = ['--json']
 IDS = {(): 'plain', tuple(JSON): 'json'}
 SHORT = ((group_messages, []), (group_notices, JSON), (heartbeats, []), (control_characters, []),
-         (control_characters, JSON), (unreadable, []), (users, []))
+         (control_characters, JSON), (unreadable, []), (users, []), (names, []))
 FLOODS = [pytest.param(frames, 1, options, id=f'{frames.__name__}-{IDS[tuple(options)]}')
           for frames, options in SHORT]
 FLOODS += [pytest.param(frames, 10, options, marks=pytest.mark.soak,
@@ -410,7 +423,7 @@ def assault():
     packets = [packet for packet in packets if not (type(packet) is protocol.LogoutResponse and packet.success)]
     packets += [MessageResponse(from_user_id='bob', message=' ' * count + FORGED, message_id=next(numbers), sent_at=1)
                 for count in range(COLUMNS - 30, COLUMNS)]  # the line that it is on wraps in front of it
-    packets.append(hostile(protocol.CreateGroupResponse, True, numbers))
+    packets.append(hostile(CreateGroupResponse, True, numbers))
     packets[-1].client_seq = None  # no answer, but news
     return packets
 
