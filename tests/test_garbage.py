@@ -35,14 +35,6 @@ pytestmark = [pytest.mark.usefixtures('no_coverage'),
 DECODER_SEED, WIRE_SEED, CUT_SEED = 20261125, 20261126, 20261127
 
 
-class TooMuchMemory(AssertionError):
-    """Its own class, so that a test that is known to fail by this still fails by anything else."""
-
-
-GONE_BUT_KEPT = pytest.mark.xfail(strict=False, raises=TooMuchMemory, reason=(
-    'timers keep connections that are gone: FrameHandler cancels none; a cancelled one stays in the heap'))
-
-
 # The mutator ..........................................................................................................
 
 TOKENS = (b'null', b'true', b'-1', b'0.5', b'1e999', b'NaN', b'-Infinity', b'9' * 25, b'9' * 5000, b'{}', b'[]', b'{',
@@ -198,10 +190,10 @@ def read(frames):
 
 def check_decoder(stream, random, max_body, is_bytewise):
     """Return the seconds that the stream took, and how many frames, packets and errors came out."""
-    began = time.perf_counter()
+    began = time.thread_time()  # of the CPU: what else the machine does is no fault of the decoder
     frames, error = cut_frames([stream], max_body)
     found = read(frames)
-    seconds = time.perf_counter() - began
+    seconds = time.thread_time() - began
     assert stream.startswith(b''.join(frames))
     for packet, version, commands in found:
         assert decode(encode(packet, version), version, commands) == packet
@@ -212,7 +204,7 @@ def check_decoder(stream, random, max_body, is_bytewise):
     return seconds, Counter(frames=len(frames), packets=len(found), errors=error is not None)
 
 
-@pytest.mark.parametrize('count, bytewise', [(20_000, 1), pytest.param(1_000_000, 10, marks=pytest.mark.soak)])
+@pytest.mark.parametrize('count, bytewise', [(8_000, 1), pytest.param(1_000_000, 10, marks=pytest.mark.soak)])
 def test_the_decoder_gives_packets_or_its_own_errors(figure, count, bytewise):
     """Each stream is also fed cut at three places; every `bytewise`th byte by byte."""
     rng, sums, slowest = random.Random(DECODER_SEED), Counter(), 0.0
@@ -372,7 +364,7 @@ def check_unharmed(server, system, pid, open_before):
     return seconds
 
 
-@pytest.mark.parametrize('count', [2_000, pytest.param(100_000, marks=[pytest.mark.soak, GONE_BUT_KEPT])])
+@pytest.mark.parametrize('count', [2_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_the_server_answers_or_closes_whatever_it_gets(system, figure, count):
     server = system.server('--login-timeout', '5')  # so long the timers of connections that are gone are kept
     bystanders = Bystanders(system.peer('bystander-1'), system.peer('bystander-2'))
@@ -394,9 +386,7 @@ def test_the_server_answers_or_closes_whatever_it_gets(system, figure, count):
     figure(f'{sums["streams"]:,} streams in {seconds:.1f} s ({sums["villains"]:,} of sessions, {sums["resets"]:,} '
            f'reset), {sums["answers"]:,} answers; RSS +{grown / 1024:.1f} MiB; bystanders: {bystanders.said:,} '
            f'messages, slowest {bystanders.slowest * 1000:.0f} ms; fresh login and echo {echo * 1000:.0f} ms')
-    assert echo < 1 and bystanders.said > 10 and sums['answers'] > sums['streams']
-    if grown >= 16 * 1024:
-        raise TooMuchMemory(f'{grown} KiB more')
+    assert echo < 1 and grown < 16 * 1024 and bystanders.said > 10 and sums['answers'] > sums['streams']
 
 
 def come_and_go(world, data):

@@ -10,8 +10,10 @@ import protocol
 import reactor
 from certificates import OTHER, write_certificates
 from peers import World
-from processes import PATIENCE, ROOT
+from processes import PATIENCE, ROOT, Process
 from protocol import HeartbeatRequest, HeartbeatResponse, LoginRequest, LoginResponse, MessageRequest, MessageResponse
+
+pytestmark = pytest.mark.usefixtures('no_coverage')
 
 
 class SecurePeer:
@@ -48,6 +50,16 @@ def secure(system, tmp_path):
 
 def errors_of(server):
     return server.errors.read_text(encoding='utf-8')
+
+
+def said_until(server, line, *options):
+    """Start a client that would try again and again; end it once it says `line`."""
+    process = Process(['imclient.py', '--user', 'alice', '--port', str(server.port), '--password', 'pw', *options],
+                      server.errors.parent / 'client.err')
+    try:
+        return process.expect(line)
+    finally:
+        process.end()
 
 
 def client(server, *options, name='alice', text=''):
@@ -109,15 +121,13 @@ def test_our_client_refuses_a_certificate_for_another_name(secure):
 
 
 def test_a_plain_client_on_a_tls_port(secure):
-    result = client(secure)
-    assert 'the login unanswered: with --tls?' in result.stdout, result
+    said_until(secure, '.*the login unanswered: with --tls.')
     assert errors_of(secure).count('closed: TLS') >= 1
 
 
 def test_a_tls_client_on_a_plain_port(system):
     server = system.server()
-    result = client(server, '--tls')
-    assert 'the login unanswered: has it TLS?' in result.stdout, result
+    said_until(server, '.*the login unanswered: has it TLS.', '--tls')
     assert errors_of(server).count('closed: a frame begins with') >= 1
 
 
