@@ -145,7 +145,6 @@ class Connector:
 class ServerHandler(Handler):
     """The last handler of a connection to a server: bytes to packets for `client`."""
     __slots__ = ('_client', '_decoder')
-
     def __init__(self, client: Client) -> None:
         self._client, self._decoder = client, protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
 
@@ -777,7 +776,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level='WARNING', format='%(name)s: %(message)s')
     try:
-        options.tls = ssl.create_default_context(cafile=options.tls_ca) if options.tls or options.tls_ca else None
+        wants_tls = options.tls or options.tls_ca is not None  # '' too: else it would go in the clear
+        options.tls = ssl.create_default_context(cafile=options.tls_ca) if wants_tls else None
     except OSError as error:  # ssl.SSLError is one
         parser.error(f'cannot use {options.tls_ca}: {error.strerror or error}')
     options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
