@@ -57,9 +57,7 @@ class Timer:
     """What `call_later` returns."""
     __slots__ = ('run',)
     def __init__(self, run: Callback) -> None: self.run = run
-
-    def cancel(self) -> None:  # it stays in the heap until its time: to find it there would take longer
-        self.run = NO_TIMER.run
+    def cancel(self) -> None: self.run = NO_TIMER.run  # it stays in the heap: to find it there would take longer
 
 
 NO_TIMER = Timer(lambda: None)  # one for all that wait for nothing: idle connections are many
@@ -70,15 +68,15 @@ class EventLoop:
     def __init__(self, selector: selectors.BaseSelector | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.time = clock  # seconds
-        self.selector = selector or selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_order = itertools.count()  # two timers of one moment run in the order in which they were made
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
         self.written: list[Channel] = []  # those that send in part 5
         self._jobs, self._worker = queue.SimpleQueue[Any](), None  # for what would block; the thread, once there is one
-        self._undo = contextlib.ExitStack()  # what `close` has to do besides
-        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._undo = contextlib.ExitStack()  # what `close` has to do
+        self.selector = self._undo.enter_context(selector or selectors.DefaultSelector())
+        self._wake_receiver, self._wake_sender = map(self._undo.enter_context, socket.socketpair())
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
         self.register(self._wake_receiver, EVENT_READ, lambda mask: self._wake_receiver.recv(4096))
@@ -122,12 +120,11 @@ class EventLoop:
 
     def register(self, file: Any, events: int, callback: Callback) -> None:
         """Call `callback(mask)` in every tick in which one of `events` is there (level-triggered); 0: no longer."""
-        if not events:
-            self.selector.unregister(file)
-        elif file in self.selector.get_map():
-            self.selector.modify(file, events, callback)
-        else:
+        is_known = file in self.selector.get_map()
+        if events and not is_known:
             self.selector.register(file, events, callback)  # OSError: a plain file cannot be watched by epoll
+        elif is_known:
+            self.selector.modify(file, events, callback) if events else self.selector.unregister(file)
 
     def call_soon(self, callback: Callback, *arguments: Any) -> None:  # in part 3, of the next tick if it has begun
         self._ready.append((callback, arguments))
@@ -145,8 +142,7 @@ class EventLoop:
             self._wake_sender.send(b'\0')
 
     def run_in_worker(self, function: Callable[[], Any], callback: Callback) -> None:
-        """Run what would block the loop in another thread, then `callback(result, error)` in the loop.  There is one
-        such thread: functions run one after the other, in the order of the calls."""
+        """Run what would block in the one other thread, in order, then `callback(result, error)` in the loop."""
         if self._worker is None:  # a daemon: a look-up that hangs must not keep the program from ending
             self._worker = threading.Thread(target=self._work, daemon=True)
             self._worker.start()
@@ -172,8 +168,6 @@ class EventLoop:
         """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
         self._jobs.put(None)
         self._undo.close()
-        for part in self.selector, self._wake_receiver, self._wake_sender:
-            part.close()
 
 
 # The chain of handlers ...............................................................................
@@ -217,11 +211,8 @@ class Handler:
 class _Head(Handler):
     """The end at the socket: what is written here goes into the channel's buffer."""
     __slots__ = ()
+    def flush(self) -> None: self.channel._send()
     def close(self) -> None: self.channel._begin_close()
-
-    def flush(self) -> None:
-        self.channel._is_written = False  # not before: a handler may write what it kept back until now
-        self.channel._send()
 
     def write(self, message: bytes) -> None:
         channel = self.channel
@@ -241,6 +232,8 @@ class _Tail(Handler):
         logger.warning('%s: nobody handles %.100r', self.channel.address, message)
 
     def user_event(self, event: Any) -> None:
+        if isinstance(event, ssl.SSLError):
+            logger.info('%s: closed: %s', self.channel.address, event)
         if event is INPUT_ENDED or isinstance(event, ssl.SSLError):
             self.channel.close()
 
@@ -327,10 +320,11 @@ class Channel:
         """Send `message` through the pipeline.  Once the channel is not open it is dropped."""
         self.run(self.pipeline.tail._next_write.write, message)
 
-    def close(self) -> None:  # handle no more, send what is buffered for CLOSE_TIMEOUT seconds, then let go
-        self.run(self.pipeline.tail.close)
+    def close(self) -> None: self.run(self.pipeline.tail.close)  # sends what is buffered, for CLOSE_TIMEOUT s at most
 
-    def flush(self) -> None: self.run(self.pipeline.tail._next_flush.flush)  # part 5 of a tick, called by the loop
+    def flush(self) -> None:  # part 5 of a tick, called by the loop
+        self._is_written = False
+        self.run(self.pipeline.tail._next_flush.flush)
 
     def abort(self, error: OSError | None = None) -> None:
         """Let go at once; what is buffered is lost.  `error`: the socket's, which makes it so."""
@@ -396,10 +390,7 @@ class Channel:
         elif not data:
             self.input_ended = True
             self._update_interest()  # end of file stays readable for ever
-            if self.is_open:
-                self.run(self.pipeline.head.user_event, INPUT_ENDED)
-            else:
-                self.abort()  # that was the last thing to wait for
+            self.run(self.pipeline.head.user_event, INPUT_ENDED) if self.is_open else self.abort()  # all is done
 
     def add_buffered(self, count: int) -> None:
         """So many more bytes wait here, or in a handler, to be sent at the end of this tick."""
@@ -455,9 +446,8 @@ class Channel:
 
 
 class IdleStateHandler(Handler):
-    """Fires READER_IDLE when the peer has shown no life for `seconds` (Netty's class of that name).  One timer, armed
-    lazily: a read only stores the time (`alive_at`), the timer looks when it fires.  The clock stands still while
-    reading is paused: that silence is ours."""
+    """Fires READER_IDLE after `seconds` without life from the peer (Netty's class); while reading is paused none count.
+    One timer, armed lazily: a read only stores the time (`alive_at`), the timer looks when it fires."""
     __slots__ = ('_seconds', '_timer')
 
     def __init__(self, seconds: float) -> None:
@@ -483,51 +473,62 @@ class IdleStateHandler(Handler):
 
 class TlsHandler(Handler):
     """TLS, next to the socket: head <-> _incoming, _outgoing <-> _tls <-> the next handler, which is encrypted for once
-    a tick.  What goes wrong is a user event, the ssl.SSLError.  `server_name`: of the server, for a client to check."""
+    a tick.  What goes wrong is a user event, an ssl.SSLError of one line (an ssl.SSLCertVerificationError if it is the
+    certificate).  `server_name`: of the server, for a client to check.  `close` in the handshake drops what waits."""
     __slots__ = ('_incoming', '_outgoing', '_tls', '_plain', '_is_ready')
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        context.options |= ssl.OP_NO_RENEGOTIATION  # then writing never waits for reading; TLS 1.3 has none
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_name is None, server_name)
-        self._plain, self._is_ready = list[bytes](), False  # ready: the handshake is over
+        self._plain, self._is_ready = list[bytes](), False  # ready: to encrypt
 
     def channel_active(self) -> None:
-        self.channel.loop.call_later(HANDSHAKE_TIMEOUT, self._look)
+        late = ssl.SSLError(1, f'TLS: no handshake in {HANDSHAKE_TIMEOUT:g} s')
+        self.channel._timeout = self.channel.loop.call_later(HANDSHAKE_TIMEOUT, self.channel.run, self._end, late)
         self.channel_read(b'')  # a client speaks first
         super().channel_active()
 
     def channel_read(self, data: bytes) -> None:
         self._incoming.write(data)
-        while (plain := self._decrypt()) and self.channel.is_open:
-            super().channel_read(plain)
-        super().write(self._outgoing.read())
-        if plain == b'':  # close_notify.  An end without it is one too: a frame knows its length, half ones don't pass
-            self.user_event(INPUT_ENDED)
-
-    def _decrypt(self) -> bytes | None:  # what has arrived; b'': nothing will any more; None: not yet
+        plain, end = [], None
         try:
             if not self._is_ready:
                 self._tls.do_handshake()
+                self.channel._timeout.cancel()
                 self._is_ready = True
-            return self._tls.read(READ_SIZE)
+                self.channel.add_buffered(0)  # what was written meanwhile goes out
+            while piece := self._tls.read(READ_SIZE):
+                plain.append(piece)
+            end = INPUT_ENDED  # close_notify.  An end without it is one too: a frame knows its length
         except ssl.SSLWantReadError:
-            return None
+            pass
         except ssl.SSLError as error:
-            super().write(self._outgoing.read())  # an alert: why
             reason = getattr(error, 'verify_message', None) or (error.reason or 'broken').replace('_', ' ').lower()
-            super().user_event(ssl.SSLError(1, f'TLS: {reason}'))
+            end = type(error)(1, f'TLS: {reason}')
+        super().write(self._outgoing.read())  # our part of the handshake, or an alert: why
+        if plain:  # in one, as without TLS: nothing comes after the handler that closes
+            super().channel_read(b''.join(plain))
+        if end:
+            self._end(end)
 
-    def _look(self) -> None:
-        if self.channel.is_open and not self._is_ready:
-            super().user_event(ssl.SSLError(1, f'TLS: no handshake in {HANDSHAKE_TIMEOUT:g} s'))
+    def _end(self, event: Any) -> None:
+        if self.channel.is_open:
+            self.channel._timeout.cancel()
+            self._is_ready &= event is INPUT_ENDED
+            self.channel.pause_reading(self)  # for good, so this comes once: no end of file comes after it
+            super().user_event(event)
 
     def write(self, message: bytes) -> None:
-        self._plain.append(message)
-        self.channel.add_buffered(len(message))
+        if self.channel.is_open:
+            self._plain.append(message)
+            self.channel.add_buffered(len(message))
 
     def flush(self) -> None:
         if self._is_ready:
+            self.channel._is_written = True  # what it writes goes out now, and needs no flush in the next tick
             self._encrypt()
+            self.channel._is_written = False
         super().flush()
 
     def _encrypt(self) -> None:
@@ -553,22 +554,21 @@ class Listener:
     def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
                  max_channels: int = sys.maxsize) -> None:
         self.channels: set[Channel] = set()
-        self._loop, self._initialize = loop, initialize
+        self._loop, self._initialize, self._pause = loop, initialize, NO_TIMER
         limit = SELECT_LIMIT if isinstance(loop.selector, selectors.SelectSelector) else sys.maxsize
         self._max_channels = min(max_channels, limit)
         self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET,
                                             backlog=socket.SOMAXCONN)
         self._socket.setblocking(False)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]  # for port 0: the one that was free
-        self._resume()
+        self._watch(EVENT_READ)
 
-    def _resume(self) -> None:
-        self._pause: Timer | None = None
-        self._loop.register(self._socket, EVENT_READ, self._on_ready)
+    def _watch(self, events: int) -> None: self._loop.register(self._socket, events, self._on_ready)
 
     def close(self) -> None:
         """Accept no more.  The channels stay."""
-        self._pause.cancel() if self._pause else self._loop.register(self._socket, 0, self._on_ready)
+        self._pause.cancel()
+        self._watch(0)
         self._socket.close()
 
     def _on_ready(self, mask: int) -> None:
@@ -581,7 +581,9 @@ class Listener:
                 if self._socket.fileno() < 0:  # closed, earlier in this tick
                     return
                 if error.errno in OUT_OF_ROOM:
-                    return self._rest(error)
+                    logger.warning('accepting rests for %g s: %s', ACCEPT_PAUSE, error)
+                    self._pause = self._loop.call_later(ACCEPT_PAUSE, self._watch, EVENT_READ)
+                    return self._watch(0)
                 logger.info('a caller was gone before it was accepted: %s', error)
             else:
                 self._open(sock)
@@ -592,8 +594,3 @@ class Listener:
             return sock.close()
         channel = Channel(self._loop, sock, self._initialize, self.channels.discard)
         self.channels.update([] if channel.is_closed else [channel])
-
-    def _rest(self, error: OSError) -> None:
-        logger.warning('accepting rests for %g s: %s', ACCEPT_PAUSE, error)
-        self._loop.register(self._socket, 0, self._on_ready)
-        self._pause = self._loop.call_later(ACCEPT_PAUSE, self._resume)
