@@ -45,7 +45,7 @@ import protocol
 from console import Key, Parser, PlainTerminal, Terminal, between, make_terminal, render
 from protocol import Command, Packet, encode
 from reactor import (
-    INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Timer, TlsHandler)
+    INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, TlsHandler)
 
 CONNECT_TIMEOUT = 10.0  # seconds for an attempt to connect
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 30.0  # seconds between attempts, doubling from the one to the other

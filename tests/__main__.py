@@ -22,7 +22,7 @@ LEAST_COVERAGE = {'protocol.py': 95, 'reactor.py': 95, 'store.py': 95,
                   'imserver.py': 90, 'imclient.py': 90, 'console.py': 90}
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 SELECTORS = ('poll', 'select')
-SELECTOR_TESTS = ('tests/test_reactor.py', 'tests/test_imserver.py', 'tests/test_delivery.py',
+SELECTOR_TESTS = ('tests/test_reactor.py', 'tests/test_tls_handler.py', 'tests/test_imserver.py', 'tests/test_delivery.py',
                   'tests/test_imclient.py', 'tests/test_system.py')
 
 

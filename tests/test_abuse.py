@@ -12,7 +12,7 @@ import protocol
 import store
 from peers import World
 from protocol import (
-    CreateGroupRequest, DeliveryAck, ErrorResponse, GroupMessageRequest, HeartbeatRequest, HeartbeatResponse,
+    CreateGroupRequest, DeliveryAck, GroupMessageRequest, HeartbeatRequest, HeartbeatResponse,
     HistoryRequest, JoinGroupRequest, ListGroupMembersRequest, ListGroupsRequest, ListUsersRequest, LoginRequest,
     LoginResponse, LogoutRequest, LogoutResponse, MessageAck, MessageRequest, MessageResponse, QuitGroupRequest,
     encode)
