@@ -174,7 +174,7 @@ def test_one_member_who_stops_reading_costs_the_others_nothing(system, figure, s
 
 @pytest.mark.parametrize('seconds', [2, soak(30)])
 def test_a_crowd_that_says_nothing_keeps_nobody_out(system, figure, seconds):
-    server = system.server('--max-unauthenticated', '64')
+    server = system.server('--max-unauthenticated', '64', '--idle', '600')
     before = server.status('VmRSS')
     crowd, waits, count = [], [], 0
     one, other = system.peer('one'), system.peer('other')

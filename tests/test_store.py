@@ -1475,13 +1475,27 @@ def test_the_log_has_an_id_of_its_own(tmp_path):
 
 # The file: what is taken, what is refused ............................................................
 
-def test_an_empty_file_is_made_new(path):
+def test_an_empty_file_is_made_new_and_says_so(path, caplog):
     Path(path).touch()
     with closing(Store(path)) as store:
+        assert 'is an empty file: a new database begins in it' in caplog.text
         say(store, 'alice', 'bob')
         assert ids(store.commit()) == [1]
         assert value(store, 'PRAGMA application_id') == APPLICATION_ID
         assert value(store, 'PRAGMA user_version') == SCHEMA_VERSION
+
+
+def test_a_new_file_says_nothing(path, caplog):
+    Store(path).close()
+    assert not caplog.text
+
+
+def test_an_emptied_file_whose_wal_is_there_is_refused_and_left_as_it_was(path):
+    Path(path).touch()
+    Path(path + '-wal').write_bytes(b'the newest messages')
+    with pytest.raises(StoreError, match='it is empty, and without it the newest messages'):
+        Store(path)
+    assert (Path(path).read_bytes(), Path(path + '-wal').read_bytes()) == (b'', b'the newest messages')
 
 
 @pytest.mark.parametrize('data', [
