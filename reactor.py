@@ -5,8 +5,7 @@ others: what the bytes mean (protocol.py) and who is who (imserver.py).  Names a
 asyncio's for the loop.  Everything happens in turns.  A turn, a *tick*, has these five parts, always in this order:
 
       1 select        sleep until a socket is ready, no longer than the next timer
-      2 read          accept, receive; handlers judge and write into buffers; nothing is sent.  Then 1 and 2 again,
-                      without sleep, for those who became ready meanwhile
+      2 read          accept, receive; handlers judge and write into buffers; nothing is sent.  Also who is ready then
       3 timers        what is due, and what call_soon queued
       4 before flush  the one place to commit what this tick decided; what waited for that happens now
       5 flush         each channel that was written to sends, once
@@ -39,11 +38,11 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 READ_SIZE = 65_536  # bytes a channel receives in a tick at most, so that one flood starves nobody
+SWEEP = 64  # timers in the heap, from which on those that were cancelled are looked for
 READ_ROUNDS = 3  # looks of a tick for who is ready: more share a commit.  1.3 times as many messages where it is slow
 HIGH_WATER_MARK, LOW_WATER_MARK = 65_536, 32_768  # bytes; not writable above, writable again below; as in Netty
 ACCEPTS_A_TICK = 128  # connections: enough for a rush, few enough that those already here wait little
 ACCEPT_PAUSE = 1.0  # seconds, as in Netty's ServerBootstrap
-OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 CLOSE_TIMEOUT = 5.0  # seconds for the peer to read what a closing channel still has for it
 HANDSHAKE_TIMEOUT = 10.0  # seconds for that of TLS
 SELECT_LIMIT = 500  # sockets: select() ends at 512 on Windows, elsewhere at descriptor 1,023
@@ -57,7 +56,7 @@ class Timer:
     """What `call_later` returns."""
     __slots__ = ('run',)
     def __init__(self, run: Callback) -> None: self.run = run
-    def cancel(self) -> None: self.run = NO_TIMER.run  # it stays in the heap: to find it there would take longer
+    def cancel(self) -> None: self.run = NO_TIMER.run  # it stays in the heap for now: to find it would take long
 
 
 NO_TIMER = Timer(lambda: None)  # one for all that wait for nothing: idle connections are many
@@ -68,11 +67,12 @@ class EventLoop:
     def __init__(self, selector: selectors.BaseSelector | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.time = clock  # seconds
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers, self._sweep_at = list[tuple[float, int, Timer]](), SWEEP
         self._timer_order = itertools.count()  # two timers of one moment run in the order in which they were made
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
         self.written: list[Channel] = []  # those that send in part 5
+        self.on_tick: Callback = lambda counts, times: None  # told what each tick did, see Tick in imserver.py
         self._jobs, self._worker = queue.SimpleQueue[Any](), None  # for what would block; the thread, once there is one
         self._undo = contextlib.ExitStack()  # what `close` has to do
         self.selector = self._undo.enter_context(selector or selectors.DefaultSelector())
@@ -92,12 +92,15 @@ class EventLoop:
         """One turn.  It sleeps `max_wait` seconds at most."""
         next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
         wait = 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
-        served, rounds = set[int](), READ_ROUNDS
-        while rounds and (ready := [r for r in self.selector.select(wait) if r[0].fd not in served]):  # 1 and 2
-            for key, mask in ready:
+        events, times, served, rounds = self.selector.select(wait), [self.time()], set[int](), READ_ROUNDS  # 1
+        while events:  # 2
+            for key, mask in events:
                 self._run(key.data, mask)
-            wait, served, rounds = 0, served.union(key.fd for key, _ in ready), rounds - 1
-        now, due = self.time(), []
+            served.update(key.fd for key, _ in events)
+            rounds -= 1
+            events = [event for event in self.selector.select(0) if event[0].fd not in served] if rounds else []
+        times.append(now := self.time())
+        due = []
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
         for timer in due:  # 3; what these arm anew is the next tick's
@@ -105,14 +108,16 @@ class EventLoop:
         for _ in range(len(self._ready)):  # not what is queued meanwhile: that too is the next tick's
             callback, arguments = self._ready.popleft()
             self._run(callback, *arguments)
+        times.append(self.time())
         for callback in self.before_flush:  # 4
             self._run(callback)
+        times.append(self.time())
         written, self.written = self.written, []
         for channel in written:  # 5
             channel.flush()
+        self.on_tick((len(served), len(due), len(written)), (*times, self.time()))
 
-    def _run(self, callback: Callback, *arguments: Any) -> None:
-        """Call it; a bug in it is logged and the loop goes on."""
+    def _run(self, callback: Callback, *arguments: Any) -> None:  # a bug in it is logged, and the loop goes on
         try:
             callback(*arguments)
         except Exception:
@@ -131,6 +136,10 @@ class EventLoop:
 
     def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:
         """Run it once, `delay` seconds from now."""
+        if len(self._timers) >= self._sweep_at:  # twice what was left the last time: it costs little a timer
+            self._timers = [entry for entry in self._timers if entry[2].run is not NO_TIMER.run]
+            heapq.heapify(self._timers)
+            self._sweep_at = max(SWEEP, 2 * len(self._timers))
         timer = Timer(functools.partial(callback, *arguments) if arguments else callback)
         heapq.heappush(self._timers, (self.time() + delay, next(self._timer_order), timer))
         return timer
@@ -162,7 +171,8 @@ class EventLoop:
         # A signal may come just before select sleeps: Python then writes a byte into the wake-up socket itself.
         signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
         self._undo.callback(signal.set_wakeup_fd, -1)
-        self._undo.callback(signal.signal, number, signal.signal(number, lambda *_: self.call_soon_threadsafe(callback)))
+        previous = signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
+        self._undo.callback(signal.signal, number, previous)
 
     def close(self) -> None:
         """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
@@ -224,9 +234,7 @@ class _Head(Handler):
 class _Tail(Handler):
     """The other end: what no handler cared for."""
     __slots__ = ()
-    def channel_active(self) -> None: pass
-    def channel_inactive(self) -> None: pass
-    def writability_changed(self) -> None: pass
+    channel_active = channel_inactive = writability_changed = lambda self: None
 
     def channel_read(self, message: Any) -> None:
         logger.warning('%s: nobody handles %.100r', self.channel.address, message)
@@ -244,8 +252,6 @@ class _Tail(Handler):
 
 class Pipeline:
     """The handlers of one channel in their order; they may change at any time, in the middle of an event too."""
-    __slots__ = ('head', 'tail', '_handlers')
-
     def __init__(self, channel: Channel) -> None:
         self.head, self.tail, self._handlers = _Head(), _Tail(), list[Handler]()
         self._change(channel, 0, 0, (self.head, self.tail))
@@ -272,10 +278,8 @@ def _links_of(kinds: tuple[type[Handler], ...]) -> list[tuple[int, str, int | No
     for events, step in (INBOUND, -1), (OUTBOUND, 1):  # walk from where these end to their begin
         nearest: dict[str, int | None] = dict.fromkeys(events)
         for number in range(len(kinds))[::step]:
-            for event in events:
-                found.append((number, _LINKS[event], nearest[event]))
-                if event in kinds[number].OVERRIDES:
-                    nearest[event] = number
+            found += [(number, _LINKS[event], nearest[event]) for event in events]
+            nearest |= dict.fromkeys(kinds[number].OVERRIDES & nearest.keys(), number)
     return found
 
 
@@ -291,12 +295,8 @@ class Channel:
           `-------------------- abort(), or an error of the socket ---------------------------------^
     While closing nothing more is handled or taken to write; what is buffered still goes out.  `channel_inactive` is
     fired when it is no longer open.  What a handler raises ends in `exception_caught`, always."""
-    __slots__ = ('loop', 'pipeline', 'is_open', 'is_closed', 'is_reading', 'is_writable', 'input_ended', 'address',
-                 'sent', 'buffered', 'alive_at', '_socket', '_interest', '_pauses', '_queue', '_unsent', '_is_written',
-                 '_timeout', '_on_closed')
-
-    def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callable[[Channel], None],
-                 on_closed: Callable[[Channel], None] = lambda channel: None) -> None:
+    def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callback,
+                 on_closed: Callback = lambda channel: None) -> None:
         self.loop, self.is_open, self.is_writable = loop, True, True
         self.is_closed = self.is_reading = self.input_ended = False
         self.address = 'gone'  # or 'host:port' of the peer
@@ -318,7 +318,10 @@ class Channel:
 
     def write(self, message: Any) -> None:
         """Send `message` through the pipeline.  Once the channel is not open it is dropped."""
-        self.run(self.pipeline.tail._next_write.write, message)
+        try:  # as `run` does, but nothing is called as often
+            self.pipeline.tail._next_write.write(message)
+        except Exception as error:
+            self._on_bug(error)
 
     def close(self) -> None: self.run(self.pipeline.tail.close)  # sends what is buffered, for CLOSE_TIMEOUT s at most
 
@@ -344,10 +347,13 @@ class Channel:
         try:
             callback(*arguments)
         except Exception as error:
-            try:  # told from the head on; Netty starts at the handler that failed
-                self.pipeline.head.exception_caught(error)
-            except Exception as error:
-                self.pipeline.tail.exception_caught(error)
+            self._on_bug(error)
+
+    def _on_bug(self, error: Exception) -> None:
+        try:  # told from the head on; Netty starts at the handler that failed
+            self.pipeline.head.exception_caught(error)
+        except Exception as error:
+            self.pipeline.tail.exception_caught(error)
 
     def pause_reading(self, reason: object) -> None:
         """Let the peer's bytes wait in the kernel until every reason that was given is taken back."""
@@ -448,8 +454,6 @@ class Channel:
 class IdleStateHandler(Handler):
     """Fires READER_IDLE after `seconds` without life from the peer (Netty's class); while reading is paused none count.
     One timer, armed lazily: a read only stores the time (`alive_at`), the timer looks when it fires."""
-    __slots__ = ('_seconds', '_timer')
-
     def __init__(self, seconds: float) -> None:
         self._seconds, self._timer = seconds, NO_TIMER
 
@@ -551,8 +555,7 @@ class Listener:
     """Accepts connections and makes channels of them; `initialize(channel)` fills the pipeline of each.  Raises OSError
     when the address cannot be had.  Callers beyond `max_channels` are closed at once.  One for whom no descriptor is
     left waits in the kernel's queue, and accepting rests: select would report it in a busy loop."""
-    def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
-                 max_channels: int = sys.maxsize) -> None:
+    def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callback, max_channels: int = 2**31) -> None:
         self.channels: set[Channel] = set()
         self._loop, self._initialize, self._pause = loop, initialize, NO_TIMER
         limit = SELECT_LIMIT if isinstance(loop.selector, selectors.SelectSelector) else sys.maxsize
@@ -580,7 +583,7 @@ class Listener:
             except OSError as error:
                 if self._socket.fileno() < 0:  # closed, earlier in this tick
                     return
-                if error.errno in OUT_OF_ROOM:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     logger.warning('accepting rests for %g s: %s', ACCEPT_PAUSE, error)
                     self._pause = self._loop.call_later(ACCEPT_PAUSE, self._watch, EVENT_READ)
                     return self._watch(0)

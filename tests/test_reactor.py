@@ -27,7 +27,7 @@ import pytest
 import reactor
 from reactor import (
     ACCEPT_PAUSE, ACCEPTS_A_TICK, CLOSE_TIMEOUT, HIGH_WATER_MARK, INPUT_ENDED, LOW_WATER_MARK, MAX_WAIT,
-    NO_TIMER, READ_ROUNDS, READ_SIZE, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener)
+    NO_TIMER, READ_ROUNDS, READ_SIZE, READER_IDLE, SWEEP, Channel, EventLoop, Handler, IdleStateHandler, Listener)
 
 PATIENCE = 5.0  # seconds of real time until a test gives up
 SELECTORS = {'select': 'SelectSelector', 'poll': 'PollSelector', 'epoll': 'EpollSelector',
@@ -495,6 +495,44 @@ def test_a_cancelled_timer_does_not_run(loop, clock):
     clock.now += 1
     loop.tick(0)
     assert log == ['kept'] and not loop._timers
+
+
+def test_cancelled_timers_do_not_fill_the_heap(loop, clock):
+    log, most = [], 0
+    for number in range(1000):
+        timer = loop.call_later(60, log.append, number)
+        if number % 100:
+            timer.cancel()
+        most = max(most, len(loop._timers))
+    assert most == SWEEP
+    clock.now += 60
+    loop.tick(0)
+    assert log == list(range(0, 1000, 100))
+
+
+def test_timers_that_wait_are_all_kept_however_many(loop, clock):
+    log = []
+    for number in range(5 * SWEEP):
+        loop.call_later(1 + number % 7, log.append, number)
+    clock.now += 8
+    loop.tick(0)
+    assert sorted(log) == list(range(5 * SWEEP))
+
+
+def test_what_a_tick_did_is_told(net, loop, clock):
+    def takes(seconds):
+        clock.now += seconds
+    told = []
+    channel, peer = net.channel(Recorder())
+    net.ticks(3)
+    loop.on_tick = lambda counts, times: told.append((counts, times))
+    start = clock.now
+    peer.sendall(b'x')
+    channel.write(b'y')
+    loop.call_later(0, takes, 0.5)
+    loop.before_flush.append(lambda: takes(0.25))
+    loop.tick(1)
+    assert told == [((1, 1, 1), (start, start, start + 0.5, start + 0.75, start + 0.75))]
 
 
 def test_a_timer_can_cancel_another_one_of_the_same_tick(loop, clock):
