@@ -453,8 +453,9 @@ def _finite(text: str) -> float:
 
 
 _decoder = json.JSONDecoder(parse_constant=_finite, parse_float=_finite)
-_parse_pairs = json.JSONDecoder(object_pairs_hook=list).decode  # keeps what a duplicate key would hide
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"[^"]*"?|[\[{]|[\]}]')  # where no quote is escaped
+_LONE_SURROGATE = re.compile(  # a high one that no low one follows, a low one behind no high one
+    r'\\u[Dd][89ABab]..(?!\\u[Dd][C-Fc-f])|(?<!\\u[Dd][89ABab]..)\\u[Dd][C-Fc-f]')
 
 
 def _parse(text: str) -> Any:
@@ -468,7 +469,7 @@ def _parse(text: str) -> Any:
 def _check_nesting(text: str) -> None:
     """Raise ValueError when brackets nest too deeply.  Before parsing, so that no RecursionError is ever seen."""
     depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
+    for match in _STRING_OR_BRACKET.finditer(text.replace('\\\\', '').replace('\\"', '')):
         mark = match.group()
         depth += (mark in '[{') - (mark in ']}')  # 0 for a string: it holds at least its first quote
         if depth > MAX_NESTING:
@@ -476,10 +477,8 @@ def _check_nesting(text: str) -> None:
 
 
 def _check_surrogates(text: str) -> None:
-    try:
-        json.dumps(_parse_pairs(text), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError('a lone surrogate is no text') from None
+    if _LONE_SURROGATE.search(text.replace('\\\\', '  ')):  # an escaped backslash: what follows it is no escape
+        raise ValueError('a lone surrogate is no text')
 
 
 SERIALIZERS: dict[int, Serializer] = {JSON: JsonSerializer()}

@@ -12,6 +12,7 @@ that used protocol.HEADER would agree with every mistake in it.
 import json
 import random
 import struct
+import tracemalloc
 from copy import deepcopy
 
 import pytest
@@ -682,6 +683,41 @@ def test_a_hundred_thousand_levels_are_refused(kinds):
                                   '{"messageId":1}' + ']' * 50 + '[' * 100_000, '{"x":"' + '[' * 100_000))
 def test_a_hundred_thousand_open_brackets_are_refused(body):
     assert refusal(body).code == 'bad_request'
+
+
+def test_whatever_is_escaped_before_it_a_lone_surrogate_is_found_and_a_pair_is_none():
+    """The look at the text, against what a parser makes of it."""
+    pieces = ['\\\\', '\\ud83d', '\\uDE00', '\\"', '\\u0041', 'ud83d', 'x', '\\n', '\\uDBFF', '\\udc00']
+    chance, refused = random.Random(5), 0
+    for _ in range(20_000):
+        text = '"' + ''.join(chance.choices(pieces, k=chance.randrange(1, 7))) + '"'
+        body = f'{{"messageId":1,"x":{text}}}'
+        try:
+            json.loads(text).encode()
+        except UnicodeEncodeError:
+            refused += 1
+            assert refusal(body).code == 'bad_request', text
+        else:
+            assert decode(frame_of(body)) == DeliveryAck(message_id=1), text
+    assert 5_000 < refused < 15_000
+
+
+@pytest.mark.parametrize('rubbish', [
+    b'[' * 17 + b'"' + b'\\' * 2**20, b'[' * 17 + b'"' + b'\\"' * 2**19, b'"\\u0041",' + b'[],' * 350_000 + b'1',
+    b'"\\u0041",' + b'{},' * 350_000 + b'1', b'"\\u0041",' + b'"",' * 350_000 + b'1', b'\\ud83d' * 170_000],
+    ids=['backslashes', 'quotes', 'lists', 'objects', 'texts', 'surrogates'])
+def test_a_body_of_1_mib_of_rubbish_takes_little_memory(rubbish, figure):
+    data = frame_of(b'{"messageId":1,"x":[' + rubbish[:MAX_BODY_CLIENT - 100] + b']}')
+    tracemalloc.start()
+    try:
+        decode(data)
+    except BadPacket:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+    figure(f'{peak:.0f} MiB for {len(data) / 2**20:.1f}')
+    assert peak < 44
 
 
 def test_deep_nesting_is_refused_unparsed(monkeypatch):
