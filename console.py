@@ -1,35 +1,19 @@
 """The keyboard and the screen of the chat client: bytes of keys become lines, events become text.
 
-What it does: edits the line being typed, shows what happens above it, and lets nobody's text steer the terminal.
-What it leaves to others: reading the bytes, understanding the lines, making the events (imclient.py). It knows
-no socket and no packet, waits for nothing and starts no thread. Two ways lead through it, and they meet in the
-one row at the bottom of the terminal:
+What it does: edits the line being typed, shows what happens above it, and lets nobody's text steer the terminal.  What
+it leaves to others: reading the bytes, understanding the lines, making the events (imclient.py).  It knows no socket
+and no packet, waits for nothing and starts no thread.
 
-    bytes from standard input                    events (dicts) of the client
-              |                                               |
-        Terminal.feed                                      render      text that steers nothing
-              |                                               |
-       LineEditor.feed  --> lines and `Key`s           Terminal.print  folded to the terminal's width
-              |             for the client                    |
-       LineEditor.view                                        v
-              |                          -- carol joined group 1a2b3c4d      lines that stay, and scroll up
-              v                          10:32 alice: hi
-        > half a line_  <------------    > half a line_                      the row being typed: erased
-                                                                             and drawn again below them
+    bytes from standard input                          events (dicts) of the client
+        Terminal.feed                                     Chats: who there is, what is unread
+        LineEditor.feed --> lines and `Key`s for it       render: text that steers nothing
+        LineEditor.view         -- carol joined #team     Terminal.print: folded to the terminal's width; it stays
+              v                 10:32 alice: hi      <------'
+        > half a line_  <-----  > half a line_            the last row: overwritten with blanks, drawn again below
 
-Built in five parts, each usable without the next:
-
- 1. `escape`, `width`, `clip`, `fold`: what a stranger's text may do to a screen, and the room it takes;
- 2. `LineReader`: lines out of a pipe;
- 3. `LineEditor`: lines out of a keyboard, without any input or output of its own;
- 4. `PlainTerminal`, `Terminal`: the two around the real thing (`make_terminal` chooses);
- 5. `render`: one event as text for people;
- 6. `Parser`, `between`, `ask_password`: the command line of a script, of the server's too.
-
-Control sequences are those of ECMA-48 (5th edition, 1991) and, for the keys, of xterm's `ctlseqs`; the
-width of characters is that of Unicode's UAX #11.
+The sequences that keys send are xterm's (`ctlseqs`) and those of ECMA-48 (5th edition, 1991); the width of characters
+is that of Unicode's UAX #11.  Only colours are sent as sequences: carriage return, backspace and blanks do the rest.
 """
-
 from __future__ import annotations
 
 import argparse
@@ -42,46 +26,42 @@ import re
 import shutil
 import time
 import unicodedata
+import zlib
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 try:
     import termios
-except ImportError:                 # Windows: `make_terminal` gives a PlainTerminal there
+except ImportError:  # Windows: `make_terminal` gives a PlainTerminal there
     termios = None
 
-# A message has at most 4,096 characters; 512 more are for the command in front of it. What is cut off here
-# was too long for a message anyway: what is left is refused, and never sent as half a message.
+# The longest message and a command in front of it.  What is longer is cut, and then refused, not sent by half.
 LINE_LIMIT = 4096 + 512
+SEQUENCE_LIMIT = 16  # characters of an escape sequence that are kept; the longest one we know has four
+HISTORY_LIMIT = 1_000  # lines that can be called back, and that the file keeps
+KNOWN_NAMES, LONGEST_ID = 2_000, 64  # users and groups that are remembered, as many as a server lists; their characters
 
-# So much of an escape sequence is kept; the longest one we know has four characters.
-SEQUENCE_LIMIT = 16
-
-# In front of every row that continues a message. Nothing a sender writes ever begins at the left edge.
-INDENT = '    | '
-
-# Unicode's categories of characters that are not seen but do something: controls, format characters (among
-# them those that turn the direction of writing), line and paragraph separators, lone surrogates.
+INDENT = '    | '  # before every row that continues a message: nothing a sender writes begins at the left edge
+# Unicode's categories of characters that are not seen but do something: controls, format characters (among them those
+# that turn the direction of writing), line and paragraph separators, lone surrogates.
 STEERING = frozenset({'Cc', 'Cf', 'Zl', 'Zp', 'Cs'})
+BOLD, DIM, RED = '1', '2', '31'  # ECMA-48 SGR, "select graphic rendition"
+NAME_COLORS = ('32', '33', '34', '35', '36', '92', '93', '94', '95', '96')  # all but red, which says that it failed
+GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+PLAIN_NAME = re.compile(r'[\w.-]{1,64}')  # of a group: with blanks or colons, it could pass for what somebody said
 
-ERASE_ROW = '\r\x1b[K'              # CR, then ECMA-48 EL: erase from the cursor to the end of the row
-BOLD, DIM, RED = '1', '2', '31'     # ECMA-48 SGR, "select graphic rendition"
 
-
-# ---- 1. text on a screen ----------------------------------------------------------------------------------
-
+# 1. Text on a screen .................................................................................
 def escape(text: str) -> str:
-    r"""`text` with each character that could steer a terminal spelt out: `\n`, `\x1b`, `\u202e` and so on.
-
-    A backslash stays as it is, so an escaped ESC and the four characters `\x1b` look the same here. Nothing
-    is lost by that but certainty about a character nobody can see; doubling would spoil every `C:\new`.
-    The price for `Cf` is paid by emoji glued together with U+200D: they show as their parts, and the glue.
-    """
-    if text.isprintable():          # the usual case; False for all of STEERING and some more
+    r"""`text` with each character that could steer a terminal spelt out: `\n`, `\x1b`, `\u202e` and so on.  A backslash
+    stays as it is, so an escaped ESC and the four characters `\x1b` look the same here.  Nothing is lost by that but
+    certainty about a character nobody can see; doubling would spoil every `C:\new`."""
+    if text.isprintable():  # the usual case; False for all of STEERING and some more
         return text
-    return ''.join(char.encode('unicode_escape').decode('ascii')
-                   if unicodedata.category(char) in STEERING else char for char in text)
+    return ''.join(char.encode('unicode_escape').decode('ascii') if unicodedata.category(char) in STEERING else char
+                   for char in text)
 
 
 def escape_block(text: str, indent: str) -> str:
@@ -90,18 +70,13 @@ def escape_block(text: str, indent: str) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns `text` takes in a terminal: 2 for what UAX #11 calls wide or fullwidth, 0 for marks.
-
-    Honest simplification: each character counts for itself. Terminals that join a flag, a skin tone or a
-    U+FE0F with its neighbour disagree by a column or two; the row is right again at the next redraw.
-    """
-    return len(text) if text.isascii() else sum(map(_char_width, text))
-
-
-def _char_width(char: str) -> int:
-    if unicodedata.category(char) in ('Mn', 'Me', 'Cf'):    # first: some marks are "wide" too
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in 'WF' else 1
+    """How many columns `text` takes in a terminal: 2 for what UAX #11 calls wide or fullwidth, 0 for marks.  Honest
+    simplification: each character counts for itself.  Terminals that join a flag, a skin tone or a U+FE0F with its
+    neighbour disagree by a column or two; the row is right again at the next redraw."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.category(char) in ('Mn', 'Me', 'Cf')  # first: some marks are "wide" too
+               else 2 if unicodedata.east_asian_width(char) in 'WF' else 1 for char in text)
 
 
 def clip(text: str, first: int, last: int) -> str:
@@ -109,34 +84,34 @@ def clip(text: str, first: int, last: int) -> str:
     shown, column = [], 0
     for char in text:
         end = column + width(char)
-        if first < end <= last:     # false for a combining mark at the left edge too: its base is not shown
-            shown.append(char if first <= column else ' ')      # ' ': the right half of a wide character
+        if first < end <= last:  # false for a combining mark at the left edge too: its base is not shown
+            shown.append(char if first <= column else ' ')  # ' ': the right half of a wide character
         column = end
     return ''.join(shown)
 
 
 def fold(line: str, columns: int) -> str:
-    """`line` (colours and all) broken into rows of at most `columns`, each but the first begun by INDENT.
-
-    Left to the terminal, a long line goes on at the left edge; with the right number of blanks before it, a
-    stranger's text would stand there looking like a line of somebody else.
-    """
+    """`line` (colours and all) broken, between words if it can be, into rows of at most `columns`, each but the first
+    begun by INDENT: left to the terminal, with the right number of blanks before it, a stranger's text would stand at
+    the left edge looking like a line of somebody else."""
     rows, used = [''], 0
-    for piece in re.findall(r'\x1b\[[0-9;]*m|.', line):
-        wide = 0 if piece[0] == '\x1b' else width(piece)
-        if used + wide > columns:
-            rows.append(INDENT)
-            used = len(INDENT)
-        rows[-1] += piece
-        used += wide
+    for word in re.findall(r'\x1b\[[0-9;]*m|[^\s\x1b]+|.', line):
+        fits = word[0] == '\x1b' or width(word) <= columns - len(INDENT) or used + width(word) <= columns
+        for piece in [word] if fits else word:
+            wide = 0 if piece[0] == '\x1b' else width(piece)
+            if used + wide > columns:
+                rows.append(INDENT)
+                used = len(INDENT)
+            rows[-1] += piece
+            used += wide
     return '\n'.join(rows)
 
 
-# ---- 2. lines out of a pipe -------------------------------------------------------------------------------
-
-class Key(enum.Enum):
-    """The keys that are no text; a `feed` returns them among the lines, in the order of typing."""
-    INTERRUPT = 'Ctrl-C on an empty line'
+# 2. Lines out of a pipe ..............................................................................
+class Key(enum.Enum):  # those that are no text; a `feed` returns them among the lines, in the order of typing
+    CLEAR = 'Ctrl-C on an empty line'
+    INTERRUPT = 'Ctrl-C, and before it Ctrl-C'
+    SUSPEND = 'Ctrl-Z'
     END = 'Ctrl-D on an empty line, or the end of the input'
 
 
@@ -146,11 +121,9 @@ def _utf8_decoder() -> codecs.IncrementalDecoder:
 
 
 class LineReader:
-    """Lines out of bytes that come in pieces, cut anywhere. For pipes and files: no keys, no editing."""
-
+    """Lines out of bytes that come in pieces, cut anywhere.  For pipes and files: no keys, no editing."""
     def __init__(self) -> None:
-        self._decoder = _utf8_decoder()
-        self._rest = ''             # the line that has no end yet
+        self._decoder, self._rest = _utf8_decoder(), ''  # the line that has no end yet
 
     def feed(self, data: bytes) -> list[str | Key]:
         """The lines that `data` completes, without their line breaks, at most LINE_LIMIT characters each."""
@@ -160,84 +133,80 @@ class LineReader:
 
     def finish(self) -> list[str | Key]:
         """The input is at its end: the last line if it had no line break, and Key.END."""
-        last = self._rest + self._decoder.decode(b'', final=True)
-        self._rest = ''
+        last, self._rest = self._rest + self._decoder.decode(b'', final=True), ''
         return [last, Key.END] if last else [Key.END]
 
 
-# ---- 3. lines out of a keyboard ---------------------------------------------------------------------------
-
-# What has begun as an escape sequence and is not at its end yet (ECMA-48, 5.4 and 5.6). Anything else after
-# ESC is at its end at once: that is what terminals send for Alt and a key.
-_UNFINISHED = re.compile(r'''\x1b (
-      [O\[] [0-?]* [ -/]*           # SS3 or CSI, parameters, intermediate characters
-    | \[\[                          # the Linux console's F1 to F5, which are ESC [ [ A and so on
-    | [PX\]^_] .*                   # a string (DCS, SOS, OSC, PM, APC): goes on up to a control character
-)?''', re.VERBOSE)
+# 3. Lines out of a keyboard ..........................................................................
+# What has begun as an escape sequence and is not at its end yet (ECMA-48, 5.4 and 5.6): SS3 or CSI with parameters and
+# intermediate characters; the Linux console's F1 to F5, ESC [ [ A and so on; a string (DCS, SOS, OSC, PM, APC), which
+# goes on up to a control character.  Anything else after ESC is at its end at once: Alt and a key.
+_UNFINISHED = re.compile(r'\x1b([O\[][0-?]*[ -/]*|\[\[|[PX\]^_].*)?')
 
 
 class LineEditor:
     """One line being typed: bytes of keys in, finished lines out; no input or output of its own.
 
-    `text` is what is typed so far and `cursor` a place in it, counted in code points. Where `hidden`, `view`
-    shows only the `prompt` (a password is typed).
-    """
-
+    `text` is what is typed so far and `cursor` a place in it, counted in code points.  Where `hidden`, `view` shows
+    only the `prompt` (a password is typed).  `history`: lines entered before.  `complete(text)`: what the last word of
+    a line that begins so may become."""
     def __init__(self, prompt: str = '', hidden: bool = False) -> None:
-        self.prompt = prompt
-        self.hidden = hidden
-        self.text = ''
-        self.cursor = 0
+        self.prompt, self.hidden = prompt, hidden
+        self.text, self.cursor = '', 0
+        self.history: list[str] = []
+        self.complete: Callable[[str], list[str]] = lambda text: []
+        self._back, self._draft = 0, ''  # how far back in the history; what was typed before that
+        self._offers, self._offered = deque[str](), ''  # what Tab puts in next; what it has put in
         self._decoder = _utf8_decoder()
-        self._sequence = ''         # the escape sequence we are in, so far
-        self._last = ''             # the character before
+        self._sequence, self._last = '', ''  # the escape sequence we are in, so far; the character before
 
     def feed(self, data: bytes) -> list[str | Key]:
         """Press the keys that `data` (UTF-8, cut anywhere) stands for; return what they finished."""
         results = [self._press(char) for char in self._decoder.decode(data)]
         return [result for result in results if result is not None]
 
-    def finish(self) -> list[str | Key]:
-        """The keyboard is gone: Key.END. A line that is half typed was never entered, and is no result."""
-        return [Key.END]
-
     def _press(self, char: str) -> str | Key | None:
         last, self._last = self._last, char
-        if last + char == '\r\n':               # one line break, not two
+        if last + char == '\r\n':  # one line break, not two
             return None
-        if char < ' ' or char == '\x7f':        # ends what a lone Esc began: no timer tells it apart
+        if char < ' ' or char == '\x7f':  # ends what a lone Esc began: no timer tells it apart
             self._sequence = ''
         key = self._sequence + char
         if _UNFINISHED.fullmatch(key):
             self._sequence = key[:SEQUENCE_LIMIT]
             return None
         self._sequence = ''
-        return self._act(key)
+        if key != '\t':
+            self._offers.clear()
+        return Key.INTERRUPT if last == key == '\x03' else self._act(key)
 
     def _act(self, key: str) -> str | Key | None:
         if key in self._MOVES:
             self.cursor = self._MOVES[key](self)
-        elif key == '\x04' and not self.text:   # Ctrl-D; with text it is one of the cuts
+        elif key == '\x04' and not self.text:  # Ctrl-D; with text it is one of the cuts
             return Key.END
         elif key in self._CUTS:
             self._cut(self._CUTS[key](self))
+        elif key in self._STEPS:
+            self._recall(self._STEPS[key])
         elif key in ('\r', '\n'):
-            return self.clear()
-        elif key == '\x03':                     # Ctrl-C
-            return None if self.clear() else Key.INTERRUPT
-        elif len(key) == 1:                     # longer: an escape sequence that means nothing to us
-            self._insert(' ' if key == '\t' else key)
+            return self._enter()
+        elif key == '\x03':
+            return None if self.clear() else Key.CLEAR
+        elif key == '\x1a':
+            return Key.SUSPEND
+        elif key == '\t':
+            self._complete()
+        elif len(key) == 1:  # longer: an escape sequence that means nothing to us
+            self._insert(key)
         return None
 
     def view(self, columns: int) -> tuple[str, int]:
-        """What to show in a row of `columns`, and the cursor's column in it, from 0.
-
-        Honest simplification: one row, ever. A line that does not fit slides under it in steps of half a
-        row, which follow from the cursor alone: drawing again needs no memory of the last time.
-        """
+        """What to show in a row of `columns`, and the cursor's column in it, from 0.  Honest simplification: one row,
+        ever.  A line that does not fit slides under it in steps of half a row, which follow from the cursor alone."""
         prompt, text = escape(self.prompt), '' if self.hidden else self.text
         cursor = width(prompt + text[:self.cursor])
-        room = max(columns - 1, 2)              # the cursor behind the last character needs a column too
+        room = max(columns - 1, 2)  # the cursor behind the last character needs a column too
         half = room // 2
         first = max(cursor // half - 1, 0) * half
         # Format characters are sent but not shown: they take no column, and cannot turn the row around.
@@ -246,8 +215,34 @@ class LineEditor:
 
     def clear(self) -> str:
         """Begin an empty line; return what was typed."""
-        text, self.text, self.cursor = self.text, '', 0
+        text, self.text, self.cursor, self._back = self.text, '', 0, 0
         return text
+
+    def _enter(self) -> str:
+        if self.text.strip() and not self.hidden and self.history[-1:] != [self.text]:
+            self.history.append(self.text)
+            del self.history[:-HISTORY_LIMIT]
+        return self.clear()
+
+    def _recall(self, step: int) -> None:
+        if 0 <= self._back + step <= len(self.history) and not self.hidden:
+            self._draft = self._draft if self._back else self.text
+            self._back += step
+            self.text = self.history[-self._back] if self._back else self._draft
+            self.cursor = len(self.text)
+
+    def _complete(self) -> None:
+        """Put in the one thing that the word may become; where there are several, one after the other."""
+        if not self._offers and not self.hidden:
+            before = self.text[:self.cursor]
+            self._offered, offers = before.rpartition(' ')[2], self.complete(before)
+            self._offers.extend([f'{offers[0]} '] if len(offers) == 1 else [*offers, self._offered] if offers else [])
+        if self._offers:
+            self._cut(self.cursor - len(self._offered))
+            self._offered = self._offers.popleft()
+            for char in self._offered:
+                self._insert(char)
+            self._offers.extend([self._offered] if self._offers else [])
 
     def _insert(self, char: str) -> None:
         if len(self.text) < LINE_LIMIT and unicodedata.category(char) not in ('Cc', 'Zl', 'Zp'):
@@ -258,26 +253,17 @@ class LineEditor:
         start, end = sorted((self.cursor, place))
         self.text, self.cursor = self.text[:start] + self.text[end:], start
 
-    # Places in the text, seen from the cursor. A key moves there, or cuts all between there and the cursor.
+    # Places in the text, seen from the cursor.  A key moves there, or cuts all between there and the cursor.
+    def _step(self, by: int) -> int:
+        place = self.cursor + by
+        while 0 < place < len(self.text) and not width(self.text[place]):  # a combining character stays with its base
+            place += by
+        return min(max(place, 0), len(self.text))
 
-    def _left(self) -> int:
-        place = max(self.cursor - 1, 0)
-        while place > 0 and width(self.text[place]) == 0:       # a combining character stays with its base
-            place -= 1
-        return place
-
-    def _right(self) -> int:
-        place = min(self.cursor + 1, len(self.text))
-        while place < len(self.text) and width(self.text[place]) == 0:
-            place += 1
-        return place
-
-    def _start(self) -> int:
-        return 0
-
-    def _end(self) -> int:
-        return len(self.text)
-
+    def _left(self) -> int: return self._step(-1)
+    def _right(self) -> int: return self._step(1)
+    def _start(self) -> int: return 0
+    def _end(self) -> int: return len(self.text)
     def _word(self) -> int:
         before = self.text[:self.cursor].rstrip()
         return len(before) - len(before.split()[-1]) if before else 0
@@ -293,57 +279,52 @@ class LineEditor:
         '\x7f': _left, '\x08': _left, '\x1b[3~': _right, '\x04': _right,            # ... and Ctrl-D
         '\x15': _start, '\x0b': _end, '\x17': _word,                                # Ctrl-U, Ctrl-K, Ctrl-W
     }
+    _STEPS = {'\x1b[A': 1, '\x1bOA': 1, '\x10': 1, '\x1b[B': -1, '\x1bOB': -1, '\x0e': -1}  # Ctrl-P, Ctrl-N
 
 
-# ---- 4. the terminal --------------------------------------------------------------------------------------
+# 4. The terminal .....................................................................................
+def load_history(path: Path) -> list[str]:
+    """The lines of earlier runs, the last HISTORY_LIMIT; none where they cannot be read."""
+    with contextlib.suppress(OSError):
+        lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+        if len(lines) > 2 * HISTORY_LIMIT:  # not each time: another client may be writing
+            path.write_text(''.join(lines[-HISTORY_LIMIT:]), encoding='utf-8')
+        return [line.rstrip('\n') for line in lines[-HISTORY_LIMIT:]]
+    return []
 
-class PlainTerminal:
-    """Lines in and lines out, for everything that is no terminal we can steer: pipes, files, Windows.
 
-    `output` is a buffered binary stream such as `sys.stdout.buffer`; we write UTF-8, as we read it.
-    """
+def keep_line(path: Path, line: str) -> None:
+    """Add a line to that file, which only its owner may read."""
+    with contextlib.suppress(OSError):  # a full disk, or no home: no reason to bother a chat
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, 'a+', encoding='utf-8', errors='replace', opener=lambda *how: os.open(*how, 0o600)) as file:
+            file.write(f'{line}\n')
 
-    prompt = ''                     # kept, never shown
 
+class PlainTerminal(LineReader):
+    """Lines in and lines out, for everything that is no terminal we can steer: pipes, files, Windows.  `output` is a
+    buffered binary stream such as `sys.stdout.buffer`; we write UTF-8, as we read it."""
     def __init__(self, output: BinaryIO) -> None:
+        super().__init__()
         self._output = output
-        self._reader: LineReader | LineEditor = LineReader()
 
     def __enter__(self) -> PlainTerminal:
         self.open()
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def open(self) -> None:
-        """Nothing to prepare here."""
-
-    def close(self) -> None:
-        """Nothing to put back here."""
-
-    def feed(self, data: bytes) -> list[str | Key]:
-        """Take what was read from standard input; return the lines and keys that it finished."""
-        return self._reader.feed(data)
-
-    def finish(self) -> list[str | Key]:
-        """Standard input is at its end (a read gave b''): return what is left, and Key.END."""
-        return self._reader.finish()
+    def __exit__(self, *_error: object) -> None: self.close()
+    def open(self) -> None: """Nothing to prepare here."""
+    def close(self) -> None: """Nothing to put back here."""
+    def redraw(self) -> None: """Nothing to draw again here."""
 
     def print(self, text: str) -> None:
-        """Write one or more lines. `text` must be safe to show (see `escape`) and ends without a newline."""
+        """Write one or more lines.  `text` must be safe to show (see `escape`) and ends without a newline."""
         self._write(f'{text}\n')
 
     def ask(self, prompt: str, secret: bool = False) -> None:
-        """Put a question that the next line answers; its text is seen only where somebody can see it.
-
-        `secret` is beyond a plain terminal: the answer shows while it is typed.
-        """
-        if self._output.isatty():
+        """Put a question that the next line answers, where somebody can see it: what is `secret` shows here too."""
+        if secret and self._output.isatty():
             self.print(escape(prompt))
-
-    def redraw(self) -> None:
-        """Nothing to draw again here."""
 
     def _write(self, text: str) -> None:
         # Waits while the terminal does not take the bytes: somebody selecting text stops the whole client.
@@ -354,125 +335,147 @@ class PlainTerminal:
 class Terminal(PlainTerminal):
     """A terminal whose last row belongs to the line being typed; all that is printed goes above it.
 
-    `keyboard` is the file descriptor of standard input, a terminal; `columns` tells how wide the screen is
-    now. The row is drawn between `open` and `close` only; before and after, `print` just writes lines.
-    A line that was entered is erased, not left in the scrollback: in a chat the event it leads to is what
-    stays, and both would say everything twice.
-    """
-
+    `keyboard` is the file descriptor of standard input, a terminal; `columns` tells how wide the screen is now.  The
+    row is drawn between `open` and `close` only.  A line that was entered is erased: the event it leads to stays."""
     def __init__(self, output: BinaryIO, keyboard: int,
                  columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns) -> None:
         super().__init__(output)
-        self.editor = self._reader = LineEditor()
-        self._keyboard = keyboard
-        self._columns = columns
-        self._saved: list[Any] | None = None    # the terminal's settings while it is ours
+        self.editor, self._keyboard, self._columns = LineEditor(), keyboard, columns
+        self._saved: list[Any] | None = None  # the terminal's settings while it is ours
 
     def open(self) -> None:
-        """Take every key as it comes, unseen and without a meaning of its own. Twice is once.
-
-        Raises termios.error where `keyboard` is no terminal.
-        """
+        """Take every key as it comes, without a meaning of its own.  Twice is once.  termios.error: no terminal."""
         if self._saved is not None:
             return
         self._saved = termios.tcgetattr(self._keyboard)
         iflag, oflag, cflag, lflag, ispeed, ospeed, chars = termios.tcgetattr(self._keyboard)
-        # ECHO, ICANON: the editor's work. ISIG: Ctrl-C is a key. IEXTEN: so is Ctrl-V. IXON: so is Ctrl-S.
-        # ICRNL: a pasted \r\n stays one line break. OPOST, in oflag, stays on: \n goes to the left edge.
+        # ECHO, ICANON: the editor's work.  ISIG: Ctrl-C is a key.  IEXTEN: so is Ctrl-V.  IXON: so is Ctrl-S.  ICRNL: a
+        # pasted \r\n stays one line break.  OPOST, in oflag, stays on: \n goes to the left edge.
         lflag &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
         iflag &= ~(termios.IXON | termios.ICRNL)
         chars[termios.VMIN], chars[termios.VTIME] = 1, 0
         settings = [iflag, oflag, cflag, lflag, ispeed, ospeed, chars]
-        termios.tcsetattr(self._keyboard, termios.TCSANOW, settings)    # NOW: keeps the keys typed before
+        termios.tcsetattr(self._keyboard, termios.TCSANOW, settings)  # NOW: keeps the keys typed before
         self.redraw()
 
     def close(self) -> None:
-        """Erase the row and put the terminal back as it was. Twice is once, and it never raises."""
+        """Erase the row and put the terminal back as it was.  Twice is once, and it never raises."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
-        with contextlib.suppress(termios.error, OSError, ValueError):   # gone: nobody is left to see it
+        with contextlib.suppress(termios.error, OSError, ValueError):  # gone: nobody is left to see it
             termios.tcsetattr(self._keyboard, termios.TCSANOW, saved)
-            self._write(ERASE_ROW)
+            self._write(self._blank())
 
     def feed(self, data: bytes) -> list[str | Key]:
-        results = super().feed(data)
+        """Take what the keyboard sent; return the lines and keys that it finished."""
+        results = self.editor.feed(data)
         self.redraw()
         return results
 
+    def finish(self) -> list[str | Key]: return [Key.END]  # a line that is half typed was never entered
+
     def print(self, text: str) -> None:
-        columns = self._columns()
-        rows = '\n'.join(fold(line, columns) for line in text.split('\n'))
-        self._write(f'{ERASE_ROW}{rows}\n{self._row()}' if self._saved else f'{rows}\n')
+        rows = '\n'.join(fold(line, self._columns()) for line in text.split('\n'))
+        self._write(f'{self._blank()}{rows}\n{self._row()}' if self._saved else f'{rows}\n')
 
     def ask(self, prompt: str, secret: bool = False) -> None:
-        """The next line answers `prompt`; nothing of it shows if `secret`. `ask` again ends the secret."""
+        """Plain text before the line from now on; if `secret`, nothing of the line shows until the next `ask`."""
         if secret != self.editor.hidden:
-            self.editor.clear()                 # half a password must not show under the next prompt
-        self.editor.hidden = secret
-        self.prompt = prompt
-
-    @property
-    def prompt(self) -> str:
-        """Plain text in front of the line; setting it draws the row again."""
-        return self.editor.prompt
-
-    @prompt.setter
-    def prompt(self, prompt: str) -> None:
-        self.editor.prompt = prompt
+            self.editor.clear()  # half a password must not show under the next prompt
+        self.editor.prompt, self.editor.hidden = prompt, secret
         self.redraw()
 
     def redraw(self) -> None:
         """Draw the row again, for example after the terminal's size has changed."""
         if self._saved:
-            self._write(ERASE_ROW + self._row())
+            self._write(self._blank() + self._row())
+
+    def _blank(self) -> str: return f'\r{" " * (self._columns() - 1)}\r'
 
     def _row(self) -> str:
         row, cursor = self.editor.view(self._columns())
-        return f'{row}\x1b[{cursor + 1}G'       # ECMA-48 CHA: to that column, counted from 1
+        return row + '\b' * (width(row) - cursor)
 
 
-def make_terminal(output: BinaryIO, keyboard: int) -> PlainTerminal:
-    """A Terminal where both ends are one that understands control sequences, else a PlainTerminal."""
+def make_terminal(output: BinaryIO, keyboard: int = 0) -> PlainTerminal:
+    """A Terminal where both ends are one, else a PlainTerminal."""
     if termios and os.isatty(keyboard) and output.isatty() and os.environ.get('TERM') != 'dumb':
         return Terminal(output, keyboard)
     return PlainTerminal(output)
 
 
-# ---- 5. events as text ------------------------------------------------------------------------------------
+# 5. What a person has in front of them ...............................................................
+class Chats:
+    """Who and which groups there are, and what is unread: learnt from the events of one user, and told as text.  A
+    group has an id for the server and, perhaps, a name for people: `#team`.  The id stands in for a name that is none,
+    that two groups have, or that could pass for something somebody said."""
+    def __init__(self) -> None:
+        self.front = ''  # where plain text goes: a user's name or a group's id
+        self.users, self.groups = set[str](), dict[str, str]()  # ids, and the groups' names or ''
+        self._unread = Counter[str]()
 
-# The events that are one sentence. {user}, {who}, {people} and {cause} are made by `_Page.fields`.
+    def note(self, event: dict[str, Any], me: str) -> None:
+        """Learn from `event`, one of the user `me`."""
+        for group in event.get('groupList', [event]):
+            group_id, name = group.get('groupId', ''), group.get('groupName', '')
+            if 0 < len(group_id) <= LONGEST_ID and (len(self.groups) < KNOWN_NAMES or group_id in self.groups):
+                known = self.groups.setdefault(group_id, '')
+                self.groups[group_id] = name if PLAIN_NAME.fullmatch(name) else known
+        people = [user.get('userId', '') for user in event.get('userList') or event.get('sessionList') or []]
+        people.append(event.get('fromUserId', event.get('userId', '')))
+        names = {name for name in people if 0 < len(name) <= LONGEST_ID and name != me}
+        self.users.update(list(names)[:max(KNOWN_NAMES - len(self.users), 0)])
+        about = event.get('groupId', people[-1])
+        if event['event'] in ('message', 'group_message') and about in self.users | self.groups.keys():
+            self._unread[about] += people[-1] != me
+
+    def title(self, target: str) -> str:
+        """How a conversation is called: `bob`, `#team`, `#1a2b3c4d`."""
+        name = self.groups.get(target)
+        is_unique = name and sum(name == other for other in self.groups.values()) == 1
+        return target if name is None else f'#{name if is_unique else target}'
+
+    def find(self, word: str) -> str:
+        """The user or group that `word` is about: `title` turned around."""
+        named = [group_id for group_id, name in self.groups.items() if word in (f'#{name}', f'#{group_id}')]
+        return named[0] if len(named) == 1 else word[word[:1] == '#' and bool(GROUP_ID.fullmatch(word[1:])):]
+
+    def unread(self) -> str:
+        """What waits in conversations that are not in front."""
+        self._unread.pop(self.front, None)
+        counts = [f'{self.title(target)} {count}' for target, count in self._unread.most_common(3) if count]
+        return f' ({", ".join(counts)})' if counts else ''
+
+
+# 6. Events as text ...................................................................................
+# The events that are one sentence.  {user}, {who}, {group}, {people} and {cause} are made by `_Page.fields`.
 _SENTENCES = {
-    'connected': '-- connected to {host} port {port}',
-    'disconnected': '-- disconnected: {reason}',
+    'connected': '-- connected to {host} port {port}', 'disconnected': '-- disconnected: {reason}',
     'reconnecting': '-- {why}connecting again in {delay:.1f} s',
-    'login': '-- logged in as {user}, protocol version {version}',
-    'login_failed': '! login failed: {cause}',
-    'logged_out': '-- logged out',
-    'kicked': '! the server ended this session: {cause}',
-    'error': '! {cause}',
-    'joined': '-- you joined group {groupId}',
-    'left': '-- you left group {groupId}',
-    'notice': '-- {who} {action} group {groupId}',
-    'members': '-- group {groupId} has {people}',
-    'users': '-- users: {people}',
-    'info': '-- {text}',
-}
+    'login': '-- logged in as {user}, protocol version {version}', 'login_failed': '! login failed: {cause}',
+    'logged_out': '-- logged out', 'kicked': '! the server ended this session: {cause}', 'error': '! {cause}',
+    'joined': '-- you joined group {group}', 'left': '-- you left group {group}',
+    'notice': '-- {who} {action} group {group}', 'members': '-- group {group} has {people}',
+    'users': '-- users: {people}', 'info': '-- {text}'}
+# What to do next, by the code of a refusal.
+_ADVICE = {
+    'unknown_user': '/users lists who there is', 'unknown_group': '/groups lists yours',
+    'not_a_member': '/join it first', 'already_a_member': '/chat writes to it', 'group_full': '/create another',
+    'not_logged_in': '/login NAME', 'already_logged_in': '/logout first', 'wrong_password': '/login NAME asks again',
+    'bad_token': '/login NAME', 'too_many_attempts': 'then /login NAME', 'invalid_name': '/login with another one',
+    'registration_closed': 'who runs the server can make an account', 'message_too_long': 'send it in parts',
+    'internal_error': 'try again later', 'seq_conflict': 'send it again', 'kicked': '/login NAME again'}
+_BLOCKS = {'message': INDENT, 'text': '   '}  # fields whose line breaks are kept on a terminal; before the next lines
 
-# The fields whose line breaks are kept on a terminal, and what begins the lines after the first.
-_BLOCKS = {'message': INDENT, 'text': '   '}
 
-
-def render(event: dict[str, Any], *, me: str, color: bool, multiline: bool) -> str:
-    """One event as text for people, without a newline at its end.
-
-    `event['event']` is its name, `me` our own userId ('' before the login). With `color` there are SGR codes
-    in the text, without it no escape character at all. With `multiline` messages keep their line breaks, and
-    history and groups get a line an item; without it an event is one line, whatever its senders wrote.
-    Raises KeyError where an event lacks a field its sentence needs; an unknown event is shown as it is.
-    """
-    event = _safe(event, multiline)
-    page = _Page(escape(me), color, multiline)
+def render(event: dict[str, Any], *, me: str, color: bool, multiline: bool,
+           title: Callable[[str], str] = lambda group_id: f'#{group_id}') -> str:
+    """One event as text for people, without a newline at its end; one that is not known, as it is.  `me`: our own
+    userId, '' before the login.  `title` names a group.  `color`: with SGR codes, else without any escape character.
+    `multiline`: messages keep their line breaks, lists get a line an item, refusals say what to do next; else an event
+    is one line, whatever its senders wrote.  Raises KeyError where an event lacks a field its sentence needs."""
+    event, page = _safe(event, multiline), _Page(escape(me), color, multiline, lambda group_id: escape(title(group_id)))
     name = event['event']
     if name in _SENTENCES:
         return page.clock(event) + page.aside(_SENTENCES[name].format_map(page.fields(event)))
@@ -484,7 +487,7 @@ def render(event: dict[str, Any], *, me: str, color: bool, multiline: bool) -> s
 
 
 def _safe(value: Any, multiline: bool, key: str = '') -> Any:
-    """`value` with all strings in it escaped. Done once, at the gate: no sentence behind can forget it."""
+    """`value` with all strings in it escaped.  Done once, at the gate: no sentence behind can forget it."""
     if isinstance(value, dict):
         return {escape(name): _safe(item, multiline, name) for name, item in value.items()}
     if isinstance(value, list):
@@ -494,24 +497,21 @@ def _safe(value: Any, multiline: bool, key: str = '') -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class _Page:
-    """How events are put down. Every string in an event that comes here is safe already."""
+class _Page(NamedTuple):
+    """How events are put down.  Every string in an event that comes here is safe already."""
     me: str
     color: bool
     multiline: bool
+    title: Callable[[str], str]
 
-    def paint(self, text: str, code: str) -> str:
-        return f'\x1b[{code}m{text}\x1b[0m' if self.color else text
-
-    def aside(self, text: str) -> str:
-        return self.paint(text, RED if text.startswith('!') else DIM)
+    def paint(self, text: str, code: str) -> str: return f'\x1b[{code}m{text}\x1b[0m' if self.color else text
+    def aside(self, text: str) -> str: return self.paint(text, RED if text.startswith('!') else DIM)
 
     def clock(self, event: dict[str, Any], form: str = '%H:%M') -> str:
         """The local time of `sentAt` (milliseconds since 1970) and a blank, or '' without one to show."""
         try:
             moment = time.strftime(form, time.localtime(event['sentAt'] / 1000))
-        except (KeyError, TypeError, ValueError, OverflowError, OSError):   # missing, or beyond the calendar
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):  # missing, or beyond the calendar
             return ''
         return self.paint(moment, DIM) + ' '
 
@@ -529,30 +529,32 @@ class _Page:
         """The fields of an event, and what its sentence says of several of them together."""
         people = [self.who(user) + ('' if user.get('online', True) else ' (offline)')
                   for user in event.get('sessionList') or event.get('userList') or []]
-        code = f'{event["code"]}: ' if 'code' in event else ''
-        command = f' ({event["command"]})' if 'command' in event else ''
-        return event | {'user': self.user(event), 'who': self.who(event),
-                        'people': ', '.join(people) or 'nobody',
-                        'cause': f'{code}{event.get("reason")}{command}',
-                        'why': f'{event["reason"]}; ' if 'reason' in event else ''}
+        reason, code = str(event.get('reason')), event.get('code')
+        advice = _ADVICE.get(code or event['event'])  # for people; a script gets the code, and what was refused
+        coded = (f'{code}: ' if code else '') + reason + (f' ({event["command"]})' if 'command' in event else '')
+        cause = coded if not self.multiline else f'{reason} -> {advice}' if advice else reason
+        group = {'group': self.title(event['groupId'])} if 'groupId' in event else {}
+        return event | {'user': self.user(event), 'who': self.who(event), 'people': ', '.join(people) or 'nobody',
+                        'cause': cause, 'why': f'{reason}; ' if 'reason' in event else ''} | group
 
     def speech(self, event: dict[str, Any], form: str = '%H:%M') -> str:
-        """What somebody said, with its time; in a group the group comes first."""
+        """What somebody said, with its time; in a group the group comes first.  Who speaks has a color for good."""
         # A `sent` of version 1, which acknowledges nothing, has no `sentAt`: the missing time tells.
-        who = self.who(event, 'fromUser') if event.get('event') != 'sent' else 'you'
+        is_own = event.get('event') == 'sent' or event.get('fromUserId') == self.me
+        who = 'you' if is_own else self.user(event, 'fromUser')
         group = event.get('groupId') or event.get('toGroupId')
-        place = f'[g {group}] ' if group else ''
-        if 'toUserId' in event:
-            who += f' -> {event["toUserId"]}'
-        return f'{self.clock(event, form)}{place}{self.paint(who, BOLD)}: {event["message"]}'
+        place = self.paint(self.title(group), DIM) + ' ' if group else ''
+        color = BOLD if is_own else NAME_COLORS[zlib.crc32(who.encode()) % len(NAME_COLORS)]
+        mark = self.paint(' ✓', DIM) if is_own and self.multiline and {'event', 'sentAt'} <= event.keys() else ''
+        who = self.paint(who + (f' -> {event["toUserId"]}' if 'toUserId' in event else ''), color)
+        return f'{self.clock(event, form)}{place}{who}: {event["message"]}{mark}'
 
     def items(self, head: str, items: list[str]) -> str:
-        if self.multiline:
-            return '\n  '.join([self.aside(head), *items])
-        return f'{self.aside(head)} {" | ".join(items)}'    # a message may hold a " | " too
+        lines = [self.aside(head), *items]
+        return '\n  '.join(lines) if self.multiline else f'{lines[0]} {" | ".join(items)}'  # a message may hold one too
 
     def history(self, event: dict[str, Any]) -> str:
-        place = f'of group {event["groupId"]}' if 'groupId' in event else f'with {event.get("userId", "?")}'
+        place = f'of group {self.title(event["groupId"])}' if 'groupId' in event else f'with {event.get("userId", "?")}'
         more = ' (there is more)' if event['more'] else ''
         said = [self.speech(message, '%m-%d %H:%M') for message in event['messages']]
         return self.items(f'-- history {place}{more}:', said or ['nothing'])
@@ -570,11 +572,10 @@ class _Page:
                           + (f'; unknown: {unknown}' if unknown else ''))
 
 
-# 6. The command line .................................................................................
+# 7. The command line .................................................................................
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and exits with 2."""
-    def error(self, message: object) -> NoReturn:
-        self.exit(2, f'{self.prog}: {message}\n')
+    def error(self, message: object) -> NoReturn: self.exit(2, f'{self.prog}: {message}\n')
 
 
 def between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
@@ -586,11 +587,13 @@ def between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callab
     return number
 
 
-def ask_password(parser: Parser, prompt: str) -> str:
-    """IM_PASSWORD, or what is typed, without echo.  Exits where nobody can be asked, and when they give up."""
-    if (password := os.environ.get('IM_PASSWORD')) is None and not os.isatty(0):
-        parser.error('no password: set IM_PASSWORD, or run it in a terminal')
+def ask(parser: Parser, prompt: str, read: Callable[[str], str] = getpass.getpass) -> str:
+    """What somebody types, without echo unless `read` is `input`.  Exits where nobody can, and when they give up."""
     try:
-        return getpass.getpass(prompt) if password is None else password
+        if not os.isatty(0):
+            os.close(os.open('/dev/tty', os.O_RDWR))  # a pipe may have somebody in front of it
+        return read(prompt)
+    except OSError:
+        parser.error('no password: set IM_PASSWORD, or run it in a terminal')
     except (EOFError, KeyboardInterrupt):
         parser.exit(130)

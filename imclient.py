@@ -1,16 +1,12 @@
 #!/usr/bin/env python3
 """The client: `python3 imclient.py --user alice` chats in a terminal, and so do scripts through a pipe.
 
-What it does: connects, logs in, keeps the connection, and sees to it that everything sent arrives once and everything
-that arrives is shown once.  What it leaves to others: bytes (protocol.py), sockets and time (reactor.py), keys and
-text (console.py).
+What it does: connects (`Connector`), logs in and stays (`Client`, to import: one user), reads and shows (`App`).  What
+it leaves to others: bytes (protocol.py), sockets and time (reactor.py), keys and text (console.py).
 
-`Connector` makes connections, `Client` is one user (to import: `from imclient import Client`), `App` the command line.
-
-A request that makes an entry of the server's log has a number, `client_seq`, and stays in the client's list until it
-is answered.  When the connection is lost the client connects again, and sends what is on the list again: the server
-knows the numbers it has seen, and answers those again instead of doing the thing twice.  The other way round the
-server sends again what the client has not acknowledged, and the client shows each id once.
+A request that makes an entry of the server's log has a number, `client_seq`, and stays on the client's list until it
+is answered.  After a lost connection what is on the list is sent again, and the server, which knows the numbers, does
+nothing twice.  It in turn sends again what was not acknowledged, and the client shows each id once.
 
       client                                            server
         | --- MESSAGE_REQUEST clientSeq 7 ---------------> |  writes it down
@@ -23,65 +19,60 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
-import getpass
 import json
 import logging
 import os
 import random
-import re
+import shutil
 import signal
 import socket
 import ssl
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
 import protocol
-from console import Key, Parser, PlainTerminal, Terminal, between, make_terminal, render
+from console import (
+    GROUP_ID, Chats, Key, Parser, PlainTerminal, Terminal, ask, between, keep_line, load_history, make_terminal,
+    render)
 from protocol import Command, Packet, encode
-from reactor import (
-    INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, TlsHandler)
+from reactor import INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, TlsHandler
 
-CONNECT_TIMEOUT = 10.0  # seconds for an attempt to connect
+CONNECT_TIMEOUT, LEAVE_TIMEOUT = 10.0, 1.0  # seconds for an attempt to connect; for the server to close too
 BACKOFF_FIRST, BACKOFF_LAST = 1.0, 30.0  # seconds between attempts, doubling from the one to the other
-HEARTBEAT_INTERVAL = 5.0  # seconds
-SERVER_IDLE = 15.0  # seconds without a byte after which the server counts as dead: three heartbeats
+HEARTBEAT_INTERVAL, SERVER_IDLE = 5.0, 15.0  # seconds; without a byte for three heartbeats the server counts as dead
 LOGIN_PATIENCE = 60.0  # seconds for a login, in silence: the passwords of a class are judged one after the other
-PATIENCE = 60.0  # seconds that a script waits for a lost server to come back
-END_TIMEOUT = 10.0  # seconds that a script waits for answers after its last line
-KNOWN_GROUPS, LONGEST_ID = 2_000, 64  # ids that are remembered, as many as a server lists; their characters
-GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+PATIENCE, END_TIMEOUT = 60.0, 10.0  # seconds that a script waits for a lost server; for answers after its last line
+BACKLOG_PAUSE = 0.5  # seconds without a message: then all that had waited has come
 MAX_USERS = 30_000  # of a list, counted by its braces, which no name has: a MiB of `{}` would become 100 MiB of objects
 LARGEST_REQUEST = 32_768  # bytes of a frame that every server takes; for a larger one it would close the connection
-WINDOW = 64  # requests of a script that are sent and not answered; further lines wait
-LINES_AHEAD = 1_000  # lines of a script that are read and wait; beyond them a pipe waits (a file is read at once)
+WINDOW, LINES_AHEAD = 64, 1_000  # of a script: unanswered requests; lines that wait for them (a file is read at once)
+HISTORY_FILE = Path(os.environ.get('XDG_STATE_HOME') or '~/.local/state').expanduser() / 'im' / 'history'  # typed lines
 Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
 
 
 # Connecting ..........................................................................................
 def backoff(failures: int, rand: Callable[[], float] = random.random) -> float:
-    """Return how many seconds to wait before the next attempt: drawn evenly from 0 to a bound that doubles each time.
-    Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015): clients that lost one server together
-    do not come back together."""
+    """Return the seconds before the next attempt, drawn from 0 to a bound that doubles: clients that lost one server do
+    not come back together.  Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015)."""
     return rand() * min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures, 10))
 
 
 class Connector:
-    """Connects to a server; `initialize(channel)` fills the pipeline of the channel that it makes.
-
-    One attempt looks the name up (in the worker: that may block) and tries its addresses in turn, for CONNECT_TIMEOUT
-    seconds in all.  `on_failed(error)` is called when it came to nothing; to try again is the caller's decision."""
+    """Connects to a server; `initialize(channel)` fills the pipeline of the channel that it makes, `on_failed(error)`
+    tells that an attempt came to nothing.  Each looks the name up (in the worker: that may block) and tries its
+    addresses in turn, for CONNECT_TIMEOUT seconds in all."""
     def __init__(self, loop: EventLoop, host: str, port: int, initialize: Callable[[Channel], None],
                  on_failed: Callable[[Exception], None]) -> None:
         self._loop, self._target, self._initialize, self._on_failed = loop, (host, port), initialize, on_failed
-        self._attempt, self._timer = 0, NO_TIMER
-        self._addresses: list[Any] = []
-        self._socket: socket.socket | None = None
+        self._attempt, self._timer, self._socket = 0, NO_TIMER, None  # that of the address that is tried
 
     def connect(self) -> None:
         """Begin an attempt; one that is under way is dropped."""
@@ -89,50 +80,46 @@ class Connector:
         attempt = self._attempt
         self._timer = self._loop.call_later(CONNECT_TIMEOUT, self._fail, TimeoutError('no answer'))
         self._loop.run_in_worker(lambda: socket.getaddrinfo(*self._target, type=socket.SOCK_STREAM),
-                                 lambda found, error: self._on_found(attempt, found, error))
+                                 lambda found, error: self._try(attempt, iter(found or ()), error))
 
     def cancel(self) -> None:
-        self._attempt += 1  # what the worker finds for an older one is dropped
+        self._attempt += 1  # what still comes of an older one is dropped
         self._timer.cancel()
-        if sock := self._release():
+        if sock := self._take_socket():
             sock.close()
 
-    def _release(self) -> socket.socket | None:
+    def _take_socket(self) -> Any:
         sock, self._socket = self._socket, None
         if sock:
-            self._loop.register(sock, 0, self._on_ready)
+            self._loop.register(sock, 0, id)
         return sock
 
-    def _on_found(self, attempt: int, found: list[Any] | None, error: Exception | None) -> None:
-        if attempt == self._attempt:
-            self._addresses = found or []
-            self._try_next(error or OSError('the name has no address'))
-
-    def _try_next(self, error: Exception) -> None:
-        while self._addresses:
-            family, kind, number, _, address = self._addresses.pop(0)
-            try:
-                self._begin(socket.socket(family, kind, number), address)
-                return
-            except OSError as failure:
-                error = failure
-        self._fail(error)
-
-    def _begin(self, sock: socket.socket, address: Any) -> None:
-        sock.setblocking(False)
-        failure = sock.connect_ex(address)
-        if failure not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):  # the last: Windows' way to say in progress
-            sock.close()
-            raise OSError(failure, os.strerror(failure))
-        self._socket = sock
-        self._loop.register(sock, EVENT_WRITE, self._on_ready)  # writable: it is connected, or it has failed
-
-    def _on_ready(self, mask: int) -> None:
-        if not (sock := self._release()):  # cancelled earlier in this tick
+    def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:
+        """Begin to connect to the next of `addresses`; `error` is what the one before came to."""
+        if attempt != self._attempt:
             return
+        for family, kind, number, _, address in addresses:
+            try:
+                sock = socket.socket(family, kind, number)
+            except OSError as failure:  # no descriptor, or no such family here
+                error = failure
+                continue
+            sock.setblocking(False)
+            failure = sock.connect_ex(address)
+            if failure in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):  # the last: Windows' way to say in progress
+                self._socket = sock  # writable: it is connected, or it has failed
+                return self._loop.register(sock, EVENT_WRITE, lambda mask: self._on_ready(attempt, addresses))
+            sock.close()
+            error = OSError(failure, os.strerror(failure))
+        self._fail(error or OSError('the name has no address'))
+
+    def _on_ready(self, attempt: int, addresses: Iterator[Any]) -> None:
+        if attempt != self._attempt:  # cancelled earlier in this tick
+            return
+        sock = self._take_socket()
         if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             sock.close()
-            self._try_next(OSError(failure, os.strerror(failure)))
+            self._try(attempt, addresses, OSError(failure, os.strerror(failure)))
         else:
             self.cancel()
             Channel(self._loop, sock, self._initialize)
@@ -144,14 +131,14 @@ class Connector:
 
 class ServerHandler(Handler):
     """The last handler of a connection to a server: bytes to packets for `client`."""
-    __slots__ = ('_client', '_decoder')
     def __init__(self, client: Client) -> None:
-        self._client, self._decoder = client, protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
+        self._client, self._decoder, self._has_read = client, protocol.FrameDecoder(protocol.MAX_BODY_CLIENT), False
 
     def channel_active(self) -> None: self._client.on_connected(self.channel)
-    def channel_inactive(self) -> None: self._client.on_lost('the connection was closed')
+    def channel_inactive(self) -> None: self._give_up('the connection was closed')
 
     def channel_read(self, data: bytes) -> None:
+        self._has_read = True
         self._decoder.feed(data)
         frames = iter(self._decoder)
         while self.channel.is_open and (frame := self._next_of(frames)):
@@ -171,15 +158,18 @@ class ServerHandler(Handler):
             return self._give_up(f'the server does not speak this protocol: {error}')
 
     def _give_up(self, reason: str) -> None:
-        self._client.on_lost(reason)
-        self.channel.abort()
+        hint = 'is it one with TLS?' if self._client.uses_tls else 'with --tls?'
+        self._client.on_lost(reason if self._has_read else f'{reason} before a word: {hint}')
+        if self.channel.is_open:
+            self.channel.abort()
 
     def user_event(self, event: Any) -> None:
         if event is READER_IDLE and not self._client.is_logging_in:
             self._give_up(f'the server was silent for {SERVER_IDLE:g} s')
         elif event is INPUT_ENDED:
-            hint = ', the login unanswered: ' + ('has it TLS?' if self._client.uses_tls else 'with --tls?')
-            self._give_up('the server closed the connection' + (hint if self._client.is_logging_in else ''))
+            self._give_up('the server closed the connection')
+        elif isinstance(event, ssl.SSLError) and (self._has_read or self._client.lost_at is not None):
+            self._give_up(str(event))  # it was good before
         elif isinstance(event, ssl.SSLError):
             self._client.give_up(f'{event} (a server without TLS, or with a certificate for --tls-ca?)')
 
@@ -207,28 +197,28 @@ class Client:
         client.send_message('bob', 'hello')
         loop.run()
 
-    Requests may be made at any time: they are sent once the user is logged in.  What happens is told by
-    `on_event(event)`, a dict: the key 'event' says what, the others are named as on the wire.  A lone surrogate in a
-    text raises ValueError.  `retries`: attempts to reach the server after the first one failed.  `patience`: seconds
-    to try after a connection was lost; None: without end.  Where it gives up, the event is 'gave_up'."""
+    Requests may be made at any time: they are sent once the user is logged in.  `on_event(event)` tells what happens in
+    a dict: the key 'event' says what, the others are named as on the wire.  A lone surrogate in a text: ValueError.
+    `retries`: further attempts to reach the server at first.  `patience`: seconds to try once it was lost; None: for
+    ever.  Where it gives up, the event is 'gave_up'."""
     def __init__(self, loop: EventLoop, host: str, port: int, on_event: Callable[[Event], None], *,
                  retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random,
                  tls: ssl.SSLContext | None = None) -> None:
         self._loop, self._on_event = loop, on_event
         self._target, self.uses_tls = {'host': host, 'port': port}, tls is not None
         self._retries, self._patience, self._random = retries, patience, rand
-        self._connector = Connector(loop, host, port, lambda channel: channel.pipeline.add_last(
-            *[TlsHandler(tls, host)] if tls else [], IdleStateHandler(SERVER_IDLE), ServerHandler(self)), self._on_failed)
+        self._connector = Connector(loop, host, port, lambda channel: channel.pipeline.add_last(*[TlsHandler(
+            tls, host)] if tls else [], IdleStateHandler(SERVER_IDLE), ServerHandler(self)), self._on_failed)
         self._channel: Channel | None = None
         self._failures, self._timer = 0, NO_TIMER  # the next heartbeat, or the next attempt to connect
-        self._lost_at: float | None = None  # when it was lost, and no login has succeeded since
+        self.lost_at: float | None = None  # when it was lost, and no login has succeeded since
         self.user_name = self.user_id = ''
         self._password = self._token = self._log_id = None  # str, as soon as there is one
         self.version = 2  # of the session; 1 once a server has answered in it
         self.wants_login = self.is_logged_in = False  # login was called, and nothing has ended that; it succeeded
         self.pending: list[Pending] = []
         self._next_seq, self._highest_id = 1, 0  # of requests; of the entries shown
-        self._acknowledges = False  # soon
+        self._acknowledges, self._heard_version = False, 2  # soon; of the last frame
 
     def login(self, user_name: str, password: str) -> None:
         """Log in, connecting first if need be; the first login with a free name makes the account."""
@@ -240,35 +230,18 @@ class Client:
         if self.wants_login:  # one is under way: its answer must not be taken for that of this one
             self.close()
         self.user_name, self._password, self.wants_login = user_name, password, True
-        self._token, self._failures, self._lost_at = None, 0, None
+        self._token, self._failures, self.lost_at = None, 0, None
         if self._channel:
             self._send_login()
         else:
             self._timer.cancel()
             self._connector.connect()
 
-    def logout(self) -> None:  # the connection stays, for a login as somebody else
-        self._request(protocol.LogoutRequest())
-
     def send_message(self, user_id: str, text: str) -> None:
-        self._request(protocol.MessageRequest(to_user_id=user_id, message=text))
+        self.request(protocol.MessageRequest(to_user_id=user_id, message=text))
 
     def send_group_message(self, group_id: str, text: str) -> None:
-        self._request(protocol.GroupMessageRequest(to_group_id=group_id, message=text))
-
-    def create_group(self, user_ids: list[str], group_name: str | None = None) -> None:
-        self._request(protocol.CreateGroupRequest(user_id_list=user_ids, group_name=group_name))
-
-    def join_group(self, group_id: str) -> None: self._request(protocol.JoinGroupRequest(group_id=group_id))
-    def quit_group(self, group_id: str) -> None: self._request(protocol.QuitGroupRequest(group_id=group_id))
-    def list_members(self, group_id: str) -> None: self._request(protocol.ListGroupMembersRequest(group_id=group_id))
-    def list_users(self) -> None: self._request(protocol.ListUsersRequest())
-    def list_groups(self) -> None: self._request(protocol.ListGroupsRequest())
-
-    def history(self, *, user_id: str | None = None, group_id: str | None = None, before: int | None = None,
-                limit: int | None = None) -> None:
-        """The last messages with a user or of a group; `before` a message id."""
-        self._request(protocol.HistoryRequest(user_id=user_id, group_id=group_id, before=before, limit=limit))
+        self.request(protocol.GroupMessageRequest(to_group_id=group_id, message=text))
 
     def close(self) -> Channel | None:
         """Send what is buffered, close, and do not come back.  Return the channel: it needs some ticks for that."""
@@ -284,8 +257,7 @@ class Client:
         self._on_event({'event': event} | {name: value for name, value in fields.items() if value is not None})
 
     def on_connected(self, channel: Channel) -> None:
-        self._channel = channel
-        self.version, self._asked_at = 2, self._loop.time()
+        self._channel, self.version, self._asked_at = channel, 2, self._loop.time()
         self.tell('connected', **self._target)
         self._beat()
         self._send_login()
@@ -306,12 +278,11 @@ class Client:
         secret = {'token': self._token} if self._token else {'password': self._password}
         self._write(protocol.LoginRequest(user_name=self.user_name, **secret))
 
-    def on_lost(self, reason: str) -> None:
-        """The connection is gone.  If the user still wants to be logged in, come back."""
+    def on_lost(self, reason: str) -> None:  # the connection is gone: come back, if the user is to be logged in
         if self._channel is None:
             return
         self._channel, self.is_logged_in = None, False
-        self._lost_at = self._loop.time() if self._lost_at is None else self._lost_at
+        self.lost_at = self._loop.time() if self.lost_at is None else self.lost_at
         self._timer.cancel()
         self.tell('disconnected', reason=reason)
         if self.wants_login:
@@ -322,10 +293,10 @@ class Client:
         self._connect_later(reason, f'cannot reach the server: {reason}')
 
     def _connect_later(self, reason: str, news: str | None = None) -> None:
-        if self._lost_at is None:
+        if self.lost_at is None:
             gives_up = self._failures >= self._retries
         else:
-            gives_up = self._patience is not None and self._loop.time() - self._lost_at >= self._patience
+            gives_up = self._patience is not None and self._loop.time() - self.lost_at >= self._patience
         if gives_up:
             return self.give_up(reason)
         delay = backoff(self._failures, self._random)
@@ -341,7 +312,8 @@ class Client:
         if self._channel:
             self._channel.write(encode(packet, self.version))
 
-    def _request(self, packet: Packet) -> None:
+    def request(self, packet: Packet) -> None:
+        """Make any request of the protocol but a login.  Its number is given here."""
         size = len(encode(packet, 2))  # raises ValueError now and not when others wait behind it
         if not self.is_logged_in and not self.wants_login:
             return self.tell('error', code='not_logged_in', reason='log in first')
@@ -355,8 +327,7 @@ class Client:
         packet = request.packet
         if self.version == 1 and packet.COMMAND > protocol.LAST_COMMAND_OF_VERSION_1:
             self.pending.remove(request)
-            self.tell('error', reason='this server speaks version 1, which has no such request')
-            return
+            return self.tell('error', reason='this server speaks version 1, which has no such request')
         if self.version == 2 and getattr(packet, 'client_seq', 0) is None:
             packet.client_seq, self._next_seq = self._next_seq, self._next_seq + 1
         if self.version == 1 and self.user_id not in getattr(packet, 'user_id_list', [self.user_id]):
@@ -367,21 +338,17 @@ class Client:
             self.pending.remove(request)
             self._tell_sent(packet)
 
-    def _take(self, matches: Callable[[Any], bool]) -> Pending | None:
-        """Take the first request that `matches` off the list."""
-        for index, request in enumerate(self.pending):
-            if matches(request.packet):
-                return self.pending.pop(index)
-        return None
+    def _take(self, matches: Callable[[Any], bool]) -> Pending | None:  # the first such request, off the list
+        if found := next((request for request in self.pending if matches(request.packet)), None):
+            self.pending.remove(found)
+        return found
 
-    def _drop(self, requests: list[Pending]) -> None:
-        """Give up what may have been done or not: without a number, to ask again might do it twice."""
+    def _drop(self, requests: list[Pending]) -> None:  # done or not: without a number, to ask again might do it twice
         for request in requests:
             self.pending.remove(request)
             self.tell('error', command=Command(request.packet.COMMAND).name, reason='not answered')
 
-    def _answered(self, response: Any) -> Pending | None:
-        """Take the request that `response` answers off the list.  A number tells which; else the first of its kind."""
+    def _answered(self, response: Any) -> Pending | None:  # off the list.  A number tells which; else the first such
         client_seq = getattr(response, 'client_seq', None)
         return self._take(lambda packet: ANSWERS[packet.COMMAND] == response.COMMAND
                           and (client_seq is None or packet.client_seq == client_seq)
@@ -392,13 +359,11 @@ class Client:
             # Somebody else used the number as this user while we were away: ours was not done and gets a new one.
             request.packet.client_seq, request.times_sent = None, 0
             self.pending.append(request)
-            self._send(request)
-            return
+            return self._send(request)
         name = Command(command).name if command in protocol.PACKETS else None
         self.tell('error', command=name, code=code, reason=reason or 'refused')
 
-    def _forget(self) -> None:
-        """Another user, or another database: ids, numbers and the token mean nothing there."""
+    def _forget(self) -> None:  # another user or another database: ids, numbers and the token mean nothing there
         self._token, self._log_id, self._next_seq, self._highest_id = None, None, 1, 0
         for request in self.pending:
             request.times_sent = 0
@@ -406,51 +371,51 @@ class Client:
                 request.packet.client_seq = None
 
     def on_packet(self, packet: Any, version: int) -> None:  # the frame's version
-        if packet.COMMAND == Command.LOGIN_RESPONSE:
-            self._on_login(packet, version)
-        elif handle := self._HANDLERS.get(packet.COMMAND):
-            handle(self, packet)
+        self._heard_version = version
+        getattr(self, f'_on_{Command(packet.COMMAND).name.lower()}')(packet)
 
-    def _on_login(self, packet: protocol.LoginResponse, version: int) -> None:
+    def _on_login_response(self, packet: protocol.LoginResponse) -> None:
         if self.is_logged_in or not self.wants_login:
             return
         if not packet.success:
-            self._on_login_refused(packet)
-            return
+            return self._on_login_refused(packet)
         if packet.log_id != self._log_id:
             self._forget()
-        self.version, self._failures, self._lost_at = version, 0, None
+        self.version, self._failures, self.lost_at = self._heard_version, 0, None
         self.user_id = packet.user_id or self.user_name
         self._log_id, self._token = packet.log_id, packet.token or self._token
         self._next_seq = max(self._next_seq, (packet.last_client_seq or 0) + 1)
-        self.tell('login', userName=packet.user_name or self.user_name, userId=self.user_id, version=version)
+        self.tell('login', userName=packet.user_name or self.user_name, userId=self.user_id, version=self.version)
         self.is_logged_in = True  # not before: what is asked for at that event has its place behind what waits
         self._acknowledge()
-        self._drop([request for request in self.pending if version == 1 and request.times_sent])
+        self._drop([request for request in self.pending if self.version == 1 and request.times_sent])
         for request in list(self.pending):
             self._send(request)
 
     def _on_login_refused(self, packet: Any) -> None:
-        if self._token and self._password is not None:  # the token has ended: try the password
+        channel = self._channel
+        if channel and self.lost_at is not None and packet.code in ('too_many_attempts', 'internal_error'):
+            self.on_lost(packet.reason or packet.code)  # it was good before: again, later
+            channel.abort()
+        elif self._token and self._password is not None:  # the token has ended: try the password
             self._token = None
             self._send_login()
         else:
             self.wants_login = False
             self.tell('login_failed', code=packet.code, reason=packet.reason or 'refused')
 
-    def _on_logout(self, packet: protocol.LogoutResponse) -> None:
+    def _on_logout_response(self, packet: protocol.LogoutResponse) -> None:
         self._answered(packet)
-        if packet.success:
-            self.wants_login, self.is_logged_in, self._token = False, False, None
-            self.tell('logged_out')
-        else:
-            self._refused(None, Command.LOGOUT_REQUEST, None, packet.reason)
+        if not packet.success:
+            return self._refused(None, Command.LOGOUT_REQUEST, None, packet.reason)
+        self.wants_login, self.is_logged_in, self._token = False, False, None
+        self.tell('logged_out')
 
-    def _on_kicked(self, packet: protocol.KickedNotice) -> None:
+    def _on_kicked_notice(self, packet: protocol.KickedNotice) -> None:
         self.wants_login = self.is_logged_in = False  # to come back would kick the other, and so on for ever
         self.tell('kicked', reason=packet.reason)
 
-    def _on_error(self, packet: protocol.ErrorResponse) -> None:
+    def _on_error_response(self, packet: protocol.ErrorResponse) -> None:
         if packet.command == Command.LOGIN_REQUEST:
             self._on_login_refused(packet)
         elif packet.command != Command.DELIVERY_ACK:  # sent as the session ended: nothing that the user asked for
@@ -459,7 +424,7 @@ class Client:
                 number is None or getattr(pending, 'client_seq', number) == number))
             self._refused(request, packet.command, packet.code, packet.reason)
 
-    def _on_ack(self, packet: protocol.MessageAck) -> None:
+    def _on_message_ack(self, packet: protocol.MessageAck) -> None:
         if request := self._answered(packet):
             self._tell_sent(request.packet, messageId=packet.message_id, sentAt=packet.sent_at,
                             clientSeq=packet.client_seq)
@@ -475,7 +440,7 @@ class Client:
         else:
             self._refused(request, packet.COMMAND - 1, packet.code, packet.reason)
 
-    def _on_group_created(self, packet: protocol.CreateGroupResponse) -> None:
+    def _on_create_group_response(self, packet: protocol.CreateGroupResponse) -> None:
         # To its creator it is an answer and no entry to acknowledge: entries with lower ids may follow it.
         may_answer = packet.client_seq is not None or self.version == 1
         is_answer = may_answer and self._answered(packet) is not None
@@ -485,8 +450,7 @@ class Client:
             self.tell('group_created', groupId=packet.group_id, groupName=packet.group_name,
                       userNameList=packet.user_name_list or [], unknownUserIdList=packet.unknown_user_id_list)
 
-    def _is_new(self, packet: Any) -> bool:
-        """Whether this entry of the log was not shown before.  They come in the order of their ids."""
+    def _is_new(self, packet: Any) -> bool:  # not shown before.  Entries of the log come in the order of their ids
         if self.version == 1 or packet.message_id is None:
             return True
         if not self._acknowledges:
@@ -502,18 +466,18 @@ class Client:
         if self.is_logged_in and self.version == 2 and self._highest_id:
             self._write(protocol.DeliveryAck(message_id=self._highest_id))
 
-    def _on_message(self, packet: protocol.MessageResponse) -> None:
+    def _on_message_response(self, packet: protocol.MessageResponse) -> None:
         if self._is_new(packet):
             self.tell('message', **{'fromUserName': '', **_fields_of(packet)})
 
-    def _on_group_message(self, packet: protocol.GroupMessageResponse) -> None:
+    def _on_group_message_response(self, packet: protocol.GroupMessageResponse) -> None:
         if self._is_new(packet):
             user = packet.from_user or protocol.User()
             self.tell('group_message', groupId=packet.from_group_id, fromUserId=user.user_id,
                       fromUserName=user.user_name, message=packet.message, messageId=packet.message_id,
                       sentAt=packet.sent_at)
 
-    def _on_notice(self, packet: protocol.GroupNotice) -> None:
+    def _on_group_notice(self, packet: protocol.GroupNotice) -> None:
         if self._is_new(packet):
             self.tell('notice', groupId=packet.group_id, userId=packet.user.user_id or '', action=packet.event,
                       userName=packet.user.user_name or '', messageId=packet.message_id, sentAt=packet.sent_at)
@@ -522,12 +486,10 @@ class Client:
         self._answered(packet)
         self.tell(LISTS[packet.COMMAND], **_fields_of(packet))
 
-    _HANDLERS: dict[int, Callable[[Client, Any], None]] = {
-        Command.MESSAGE_RESPONSE: _on_message, Command.GROUP_MESSAGE_RESPONSE: _on_group_message,
-        Command.GROUP_NOTICE: _on_notice, Command.CREATE_GROUP_RESPONSE: _on_group_created,
-        Command.JOIN_GROUP_RESPONSE: _on_membership, Command.QUIT_GROUP_RESPONSE: _on_membership,
-        Command.MESSAGE_ACK: _on_ack, Command.ERROR_RESPONSE: _on_error, Command.KICKED_NOTICE: _on_kicked,
-        Command.LOGOUT_RESPONSE: _on_logout, **dict.fromkeys(LISTS, _on_list)}
+    def _on_heartbeat_response(self, packet: Packet) -> None: pass
+    _on_join_group_response = _on_quit_group_response = _on_membership
+    _on_list_group_members_response = _on_history_response = _on_list_users_response = _on_list
+    _on_list_groups_response = _on_list
 
 
 def _fields_of(body: protocol.Body) -> dict[str, Any]:
@@ -543,19 +505,18 @@ SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}  # and the exit code: 1
 
 
 class App:
-    """Lines of standard input to requests, events to standard output.
-
-    In a terminal every line is done at once.  Elsewhere (a pipe, a file) a line waits until the user is logged in and
-    the server has answered most of what was sent, and the end of the input waits for the rest."""
+    """Lines of standard input to requests, events to standard output.  In a terminal every line is done at once; in a
+    pipe or a file it waits for the login and for most of the answers, and the end of the input waits for the rest."""
     def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
         is_person = os.isatty(0) and os.isatty(1)
         self._options, self._terminal, self._waits = options, terminal, not is_person
         self._color = isinstance(terminal, Terminal) and not options.no_color and 'NO_COLOR' not in os.environ
-        self._loop = EventLoop()
+        self._loop, self._chats = EventLoop(), Chats()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
-                              patience=None if is_person else PATIENCE, tls=options.tls)
-        self._target, self._groups = '', set[str]()  # where plain text goes; the groups heard of
+                             patience=None if is_person else PATIENCE, tls=options.tls)
+        self._arrived = 0  # messages since what had waited began to come
+        self._quiet: list[str] | None = None  # lists that nobody asked to see; None: there was no login yet
         self._login_name, self._exit_code = '', 0  # whose password the next line is
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
@@ -566,8 +527,10 @@ class App:
         """Return the exit code."""
         for name in SIGNALS.keys() & vars(signal):
             self._loop.add_signal_handler(getattr(signal, name), lambda code=SIGNALS[name]: self._exit(code))
-        if hasattr(signal, 'SIGWINCH'):
+        if isinstance(self._terminal, Terminal):
             self._loop.add_signal_handler(signal.SIGWINCH, self._terminal.redraw)
+            self._loop.add_signal_handler(signal.SIGCONT, lambda: (self._terminal.close(), self._terminal.open()))
+            self._terminal.editor.history, self._terminal.editor.complete = load_history(HISTORY_FILE), self._complete
         self._loop.before_flush.append(self._work)
         self.client.login(self._options.user, self._options.password)
         with self._terminal:
@@ -575,9 +538,9 @@ class App:
             self._begin_reading()
             self._loop.run()
         if channel := self.client.close():
-            while channel.buffered and not channel.is_closed:
+            self._loop.call_later(LEAVE_TIMEOUT, lambda: channel.buffered or channel.abort())
+            while not channel.is_closed:  # to leave with its bytes unread might destroy what it has yet to read
                 self._loop.tick()
-            channel.abort()  # else it would wait for the server to close too
         self._loop.close()
         return self._exit_code
 
@@ -592,6 +555,8 @@ class App:
         except (OSError, ValueError):  # a plain file; on Windows: whatever is no socket
             self._is_watched = None
             threading.Thread(target=self._read_in_thread, daemon=True).start()
+            if not self._waits:
+                self.client.tell('info', text='this keyboard gives whole lines: what arrives may cut into yours')
 
     def _watch(self, is_watched: bool) -> None:
         if self._is_watched is not None and is_watched != self._is_watched:
@@ -604,23 +569,33 @@ class App:
         self._loop.call_soon_threadsafe(self._feed, b'')
 
     def _on_readable(self, mask: int) -> None:
-        data = b''
         with contextlib.suppress(OSError):  # EIO: the terminal was closed
-            data = os.read(0, 65536)
-        self._feed(data)
+            return self._feed(os.read(0, 65536))
+        self._feed(b'')
 
-    def _feed(self, data: bytes) -> None:
-        """Take what was read; b'' is the end of it."""
-        if not data:
-            self._at_end = True
+    def _feed(self, data: bytes) -> None:  # b'': the end of it
+        self._at_end = not data
         for result in self._terminal.feed(data) if data else self._terminal.finish():
             if result is Key.INTERRUPT:
                 self._exit(130)
+            elif result is Key.CLEAR:
+                self.client.tell('info', text='Ctrl-C once more leaves')
+            elif result is Key.SUSPEND:
+                self._terminal.close()
+                os.kill(0, signal.SIGTSTP)  # the whole job, as terminals do it.  Does nothing where no shell watches it
+                self._terminal.open()
             else:
                 self._lines.append(result)
 
-    def _work(self) -> None:
-        """Part 4 of each tick: do what was read, as far as the server keeps up."""
+    def _complete(self, text: str) -> list[str]:  # what the last word of a line that begins so may become
+        *before, word = text.split(' ')
+        chats, kinds = self._chats, COMMANDS[before[0]][0] if before and before[0] in COMMANDS else ''
+        names = {*map(chats.title, chats.groups)} if 'GROUP' in kinds else set[str]()
+        names |= chats.users if 'USER' in kinds else set[str]()
+        is_name = before and (len(before) == 1 or '...' in kinds)
+        return sorted(name for name in (names if is_name else COMMANDS) if word and name.startswith(word))
+
+    def _work(self) -> None:  # part 4 of each tick: do what was read, as far as the server keeps up
         while self._lines and not self._must_wait():
             self._do(self._lines.popleft())
             self._show_prompt()
@@ -631,12 +606,11 @@ class App:
             self._wait_for_answers()
 
     def _must_wait(self) -> bool:
-        client = self.client
-        is_leaving = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in client.pending)
-        return self._is_ending or self._waits and (client.is_logging_in or is_leaving or len(client.pending) >= WINDOW)
+        is_leaving = any(request.packet.COMMAND == Command.LOGOUT_REQUEST for request in self.client.pending)
+        is_busy = is_leaving or self.client.is_logging_in or len(self.client.pending) >= WINDOW
+        return self._is_ending or self._waits and is_busy
 
-    def _wait_for_answers(self) -> None:
-        """Give up END_TIMEOUT seconds after the last progress."""
+    def _wait_for_answers(self) -> None:  # for END_TIMEOUT seconds after the last progress
         left = len(self._lines) + len(self.client.pending) + 1
         if not self._left or left < self._left:
             self._timer.cancel()
@@ -649,29 +623,29 @@ class App:
         self._exit(1)
 
     def _do(self, line: str | Key) -> None:
-        if line is Key.END:  # in its turn among the lines: the one before it may be a password
-            self._is_ending = True
-            return
+        self._is_ending = line is Key.END  # in its turn among the lines: the one before it may be a password
+        if self._is_ending:
+            return None
         if self._login_name:
             name, self._login_name = self._login_name, ''
-            self._terminal.ask('')
-            self.client.login(name, line)
-            return
+            return self.client.login(name, line)
+        if isinstance(self._terminal, Terminal) and line.strip():
+            keep_line(HISTORY_FILE, line)
         word, _, rest = line.strip().partition(' ')
-        if not self._target:
-            word = ALIASES.get(word, word)
+        front = self._chats.front
+        word = word if front else ALIASES.get(word, word)
         if word.startswith('/'):
             self._command(word, rest.strip())
-        elif word and not self._target:
+        elif word and not front:
             self.client.tell('error', reason='say to whom: /chat USER, or /msg USER TEXT')
         elif word:
-            send = self.client.send_group_message if self._is_group(self._target) else self.client.send_message
-            send(self._target, line.strip())
+            (self.client.send_group_message if self._is_group(front) else self.client.send_message)(front, line.strip())
 
     def _command(self, word: str, rest: str) -> None:
         usage, _, do = COMMANDS.get(word, ('', '', None))
         if do is None:
-            self.client.tell('error', reason=f'there is no command {word}; /help lists them')
+            near = [f'did you mean {command}?' for command in difflib.get_close_matches(word, COMMANDS, 1)]
+            self.client.tell('error', reason=f'there is no command {word}; {"".join(near) or "/help lists them"}')
         elif len(rest.split()) < len(usage.split()) - usage.count('['):
             self.client.tell('error', reason=f'usage: {word} {usage}')
         else:
@@ -679,19 +653,30 @@ class App:
 
     def _is_group(self, target: str) -> bool:
         # A server of version 1 names users so too: there only what was a group before is one.
-        return target in self._groups or self.client.version == 2 and bool(GROUP_ID.fullmatch(target))
+        return target in self._chats.groups or self.client.version == 2 and bool(GROUP_ID.fullmatch(target))
 
-    def _about(self, target: str, ask: Callable[[str], None]) -> None:
-        target = target or self._target
-        ask(target) if target else self.client.tell('error', reason='about whom: name a user or a group')
+    def _ask(self, kind: type[Packet], **fields: Any) -> None: self.client.request(kind(**fields))
 
-    def _history(self, target: str) -> None:
-        self.client.history(**{'group_id' if self._is_group(target) else 'user_id': target})
+    def _about(self, kind: type[Packet] | None, word: str) -> None:  # None: its history
+        if not (target := self._chats.find(word) or self._chats.front):
+            self.client.tell('error', reason='about whom: name a user or a group')
+        elif kind:
+            self._ask(kind, group_id=target)
+        else:
+            self._ask(protocol.HistoryRequest, **{'group_id' if self._is_group(target) else 'user_id': target})
+
+    def _chat(self, word: str) -> None:
+        self._chats.front = self._chats.find(word)
+        if word and not self._waits:
+            self._about(None, word)
+
+    def _create(self, words: str) -> None:
+        name, _, users = words.rpartition(': ')
+        self._ask(protocol.CreateGroupRequest, user_id_list=users.replace(',', ' ').split(), group_name=name or None)
 
     def _login(self, name: str) -> None:
         if self._waits:
-            self.client.login(name, self._options.password)
-            return
+            return self.client.login(name, self._options.password)
         self._login_name = name
         self._terminal.ask(f'Password of {name}: ', secret=True)
 
@@ -699,17 +684,35 @@ class App:
         kind = event['event']
         if kind == 'gave_up':
             self._terminal.close()
-            print(f'imclient.py: {event["reason"]}', file=sys.stderr)
-            self._exit(2)
-            return
-        self._print(event)
-        if len(event.get('groupId', '')) <= LONGEST_ID and 'groupId' in event and len(self._groups) < KNOWN_GROUPS:
-            self._groups.add(event['groupId'])
+            print(f'imclient.py: {event["reason"]}; is imserver.py running there? (--host, --port)', file=sys.stderr)
+            return self._exit(2)
+        self._chats.note(event, self.client.user_id)
+        self._quiet.remove(kind) if kind in (self._quiet or ()) else self._print(event)
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)
             if kind != 'error' and self._waits:
                 self._exit(1)
+        if not (self._waits or self._options.json):
+            self._on_news(kind)
         self._loop.call_soon(self._show_prompt)
+
+    def _on_news(self, kind: str) -> None:  # what a person gets beyond it: how to begin, a word on a long absence
+        if kind in ('message', 'group_message'):
+            self._arrived += 1
+        elif kind == 'login':
+            self._arrived = 0
+            self._loop.call_later(BACKLOG_PAUSE, self._count_backlog, 0)
+            if self._quiet is None:
+                self._quiet = ['groups', 'users']
+                self.client.tell('info', text='/chat NAME talks to somebody, /users shows who is there, /help the rest')
+                self._loop.call_soon(self._ask, protocol.ListGroupsRequest)
+                self._loop.call_soon(self._ask, protocol.ListUsersRequest)
+
+    def _count_backlog(self, before: int) -> None:  # once it has all come, say how much, if it is more than a screen
+        if self._arrived > before:
+            self._loop.call_later(BACKLOG_PAUSE, self._count_backlog, self._arrived)
+        elif before > shutil.get_terminal_size().lines:
+            self.client.tell('info', text=f'{before} messages had waited; /chat shows the last of a conversation')
 
     def _print(self, event: Event) -> None:
         if self._options.json:
@@ -717,7 +720,7 @@ class App:
         elif event['event'] == 'sent' and 'toGroupId' in event:
             return  # one's own copy of a group message follows
         else:
-            text = render(event, me=self.client.user_id, color=self._color,
+            text = render(event, me=self.client.user_id, color=self._color, title=self._chats.title,
                           multiline=isinstance(self._terminal, Terminal))
         try:
             self._terminal.print(text)
@@ -727,27 +730,29 @@ class App:
 
     def _show_prompt(self) -> None:
         if not self._login_name:
-            state = ' (connecting)' if self.client.wants_login else ' (not logged in)'
-            state = '' if self.client.is_logged_in else state
-            target = f' -> {self._target}' if self._target else ''
-            self._terminal.prompt = f'{self.client.user_name}{state}{target}> '
+            client = self.client
+            state = '' if client.is_logged_in else ' (connecting)' if client.wants_login else ' (not logged in)'
+            waiting = sum(ANSWERS[request.packet.COMMAND] == Command.MESSAGE_ACK for request in client.pending)
+            state += f' ({waiting} on the way)' if waiting else ''
+            target = f' -> {self._chats.title(self._chats.front)}' if self._chats.front else ''
+            self._terminal.ask(f'{client.user_name}{state}{target}{self._chats.unread()}> ')
 
 
 # What follows the word (in brackets: or not), what it does, how.
 COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/msg': ('USER TEXT', 'write to a user', lambda app, rest: app.client.send_message(*rest.split(None, 1))),
-    '/chat': ('[USER|GROUP]', 'where other lines go', lambda app, rest: setattr(app, '_target', rest)),
-    '/create': ('USER...', 'make a group of these users and yourself',
-                lambda app, rest: app.client.create_group(rest.replace(',', ' ').split())),
-    '/join': ('GROUP', 'join a group', lambda app, rest: app.client.join_group(rest)),
-    '/quit': ('GROUP', 'leave a group', lambda app, rest: app.client.quit_group(rest)),
-    '/members': ('[GROUP]', 'who is in a group', lambda app, rest: app._about(rest, app.client.list_members)),
-    '/group': ('GROUP TEXT', 'write to a group', lambda app, rest: app.client.send_group_message(*rest.split(None, 1))),
-    '/history': ('[USER|GROUP]', 'the last messages', lambda app, rest: app._about(rest, app._history)),
-    '/users': ('', 'who there is', lambda app, rest: app.client.list_users()),
-    '/groups': ('', 'the groups you are in', lambda app, rest: app.client.list_groups()),
+    '/chat': ('[USER|GROUP]', 'where other lines go', App._chat),
+    '/create': ('[NAME:] USER...', 'make a group of these users and yourself', App._create),
+    '/join': ('GROUP', 'join a group', lambda app, rest: app._about(protocol.JoinGroupRequest, rest)),
+    '/quit': ('GROUP', 'leave a group', lambda app, rest: app._about(protocol.QuitGroupRequest, rest)),
+    '/members': ('[GROUP]', 'who is in it', lambda app, rest: app._about(protocol.ListGroupMembersRequest, rest)),
+    '/group': ('GROUP TEXT', 'write to a group', lambda app, rest: app.client.send_group_message(
+        app._chats.find(rest.split()[0]), rest.split(None, 1)[1])),
+    '/history': ('[USER|GROUP]', 'the last messages', lambda app, rest: app._about(None, rest)),
+    '/users': ('', 'who there is', lambda app, rest: app._ask(protocol.ListUsersRequest)),
+    '/groups': ('', 'the groups you are in', lambda app, rest: app._ask(protocol.ListGroupsRequest)),
     '/login': ('USER', 'be somebody else', App._login),
-    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app.client.logout()),
+    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._ask(protocol.LogoutRequest)),
     '/help': ('', 'this', lambda app, rest: app.client.tell('info', text=HELP)),
     '/exit': ('', 'leave', lambda app, rest: setattr(app, '_is_ending', True)),
 }
@@ -772,27 +777,22 @@ def make_parser() -> Parser:
 def main() -> None:
     while os.open(os.devnull, os.O_RDWR) < 3:  # 0, 1 or 2 was closed: it would become the number of a socket
         pass
-    parser = make_parser()
-    options = parser.parse_args()
+    options = (parser := make_parser()).parse_args()
     logging.basicConfig(level='WARNING', format='%(name)s: %(message)s')
+    wants_tls = options.tls or options.tls_ca is not None  # '' too: else it would go in the clear
     try:
-        wants_tls = options.tls or options.tls_ca is not None  # '' too: else it would go in the clear
         options.tls = ssl.create_default_context(cafile=options.tls_ca) if wants_tls else None
     except OSError as error:  # ssl.SSLError is one
         parser.error(f'cannot use {options.tls_ca}: {error.strerror or error}')
+    if not options.user and not os.isatty(0):
+        parser.error('give --user: there is no terminal to ask for a name')
+    options.user = options.user or ask(parser, 'Name (the first login with a free one makes the account): ', input)
     options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
-    if not os.isatty(0) and (not options.user or options.password is None):
-        parser.error('give --user, and the password in IM_PASSWORD: there is no terminal to ask for them')
-    try:
-        options.user = options.user or input('Name: ')
-        options.password = getpass.getpass() if options.password is None else options.password
-        (options.user + options.password).encode()
-    except (EOFError, KeyboardInterrupt):
-        raise SystemExit(130) from None
-    except UnicodeEncodeError:
+    options.password = ask(parser, 'Password: ') if options.password is None else options.password
+    if any('\ud800' <= char <= '\udfff' for char in options.user + options.password):  # bytes that are no text
         parser.error('the name and the password must be text')
-    output = open(1, 'wb', closefd=False)
-    raise SystemExit(App(options, PlainTerminal(output) if options.json else make_terminal(output, 0)).run())
+    make = PlainTerminal if options.json else make_terminal
+    raise SystemExit(App(options, make(open(1, 'wb', closefd=False))).run())
 
 
 if __name__ == '__main__':

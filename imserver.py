@@ -29,13 +29,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import protocol
-from console import Parser, ask_password, between
+from console import Parser, ask, between
 from protocol import Command, Packet, ProtocolError, decode, encode_for
 from reactor import (
     INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer, TlsHandler)
 from store import (
-    FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then,
-    direct_stream, hash_password, is_valid_name, name_key, normalize)
+    FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then, direct_stream,
+    hash_password, is_valid_name, name_key, normalize)
 
 MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: a message, escaped and with its frame, fits MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
@@ -128,11 +128,8 @@ class FrameHandler(Handler):
         self.channel.resume_reading(reason)
         self.channel.run(self._hand_on)
 
-    def hold(self) -> None:  # until `release`: the frame just handed on has to be answered first
-        self.channel.pause_reading(self)
-
-    def release(self) -> None:  # not now: what follows is work for part 3, this is part 4
-        self.channel.loop.call_soon(self.go_on, self)
+    def hold(self) -> None: self.channel.pause_reading(self)  # until `release`: the frame is to be answered first
+    def release(self) -> None: self.channel.loop.call_soon(self.go_on, self)  # what follows is work for part 3
 
 
 class PacketHandler(Handler):
@@ -758,7 +755,8 @@ def _tls_context(parser: Parser, options: argparse.Namespace) -> ssl.SSLContext 
 
 def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
     """Make or reset the account that --set-password names."""
-    name, password = normalize(options.set_password), ask_password(parser, 'New password: ')
+    name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
+    password = ask(parser, 'New password: ') if password is None else password
     if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
         parser.error('the name and the password must be text')
     wrong = store.set_password(name, hash_password(password, options.password_cost))

@@ -1,9 +1,12 @@
 """Fixtures that several files of tests use, and the figures that they print in the end."""
 import os
+import tempfile
 
 import pytest
 from processes import System
 
+STATE = tempfile.TemporaryDirectory()  # where our clients keep their history: not in that of who runs the tests
+os.environ['XDG_STATE_HOME'] = STATE.name
 FIGURES: list[str] = []  # what the tests of this run measured
 
 

@@ -556,14 +556,14 @@ def test_login_as_another_while_one_is_under_way_mixes_nobody_up(world):
 def every_request(client):
     client.send_message('bob', 'hi')
     client.send_group_message('0a0a0a0a', 'all')
-    client.create_group(['bob'], 'us')
-    client.join_group('0a0a0a0a')
-    client.quit_group('0b0b0b0b')
-    client.list_members('0a0a0a0a')
-    client.list_users()
-    client.list_groups()
-    client.history(user_id='bob', before=9, limit=2)
-    client.history(group_id='0a0a0a0a')
+    client.request(CreateGroupRequest(user_id_list=['bob'], group_name='us'))
+    client.request(JoinGroupRequest(group_id='0a0a0a0a'))
+    client.request(QuitGroupRequest(group_id='0b0b0b0b'))
+    client.request(ListGroupMembersRequest(group_id='0a0a0a0a'))
+    client.request(ListUsersRequest())
+    client.request(ListGroupsRequest())
+    client.request(HistoryRequest(user_id='bob', before=9, limit=2))
+    client.request(HistoryRequest(group_id='0a0a0a0a'))
 
 
 EVERY_REQUEST = [
@@ -623,7 +623,7 @@ def test_login_that_cannot_be_read_is_refused_for_good(world):
 
 def test_request_made_when_told_of_the_login_is_sent_once(world):
     """That is what a program that greets somebody would do."""
-    world.client._on_event = lambda event: event['event'] == 'login' and world.client.list_users()
+    world.client._on_event = lambda event: event['event'] == 'login' and world.client.request(ListUsersRequest())
     world.client.login('alice', 'secret')
     world.settle()
     assert len(world.link.of(ListUsersRequest)) == 1
@@ -677,7 +677,7 @@ def test_answers_find_their_request_in_any_order(world):
 
 def test_acknowledgement_of_nothing_does_nothing(world):
     world.login()
-    world.client.join_group('0a0a0a0a')
+    world.client.request(JoinGroupRequest(group_id='0a0a0a0a'))
     world.client.send_message('bob', 'hi')
     world.settle()
     world.send(MessageAck(client_seq=1, message_id=3, sent_at=3),
@@ -763,10 +763,10 @@ def test_refusal_ends_no_other_request(world):
 
 
 @pytest.mark.parametrize('ask, command', [
-    ('logout', 5), ('list_users', 25), ('list_groups', 27)])
+    (LogoutRequest, 5), (ListUsersRequest, 25), (ListGroupsRequest, 27)])
 def test_refusal_with_a_number_of_a_request_that_has_none(world, ask, command):
     world.login()
-    getattr(world.client, ask)()
+    world.client.request(ask())
     world.settle()
     world.send(ErrorResponse(command=command, code='internal_error', reason='no', client_seq=1))
     assert world.names == ['error'] and world.client.is_logged_in
@@ -778,7 +778,7 @@ def test_refusal_with_a_number_of_a_request_that_has_none(world, ask, command):
                                 client_seq=p.client_seq)])
 def test_conflict_of_what_was_sent_again_gets_a_new_number_once(world, refuse):
     world.login()
-    world.client.join_group('0a0a0a0a')
+    world.client.request(JoinGroupRequest(group_id='0a0a0a0a'))
     world.settle()
     world.server.login_fields['last_client_seq'] = 9
     world.lose()
@@ -801,7 +801,7 @@ def test_conflict_of_a_first_try_is_an_error(world):
 
 def test_nobody_logged_in_nothing_sent(world):
     every_request(world.client)
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     assert [event.get('code') for event in world.events] == ['not_logged_in'] * 11
     assert not world.client.pending and not world.server.links
@@ -879,7 +879,7 @@ def test_all_kinds_of_entries_share_the_ids(world):
 
 def test_answer_to_ones_own_creation_hides_nothing_that_follows(world):
     link = world.login()
-    world.client.create_group(['bob'])
+    world.client.request(CreateGroupRequest(user_id_list=['bob']))
     world.settle()
     own = CreateGroupResponse(success=True, group_id='0c0c0c0c', user_name_list=['alice'], client_seq=1,
                               message_id=50, sent_at=4)
@@ -890,7 +890,7 @@ def test_answer_to_ones_own_creation_hides_nothing_that_follows(world):
 
 def test_creation_by_another_ends_no_request_of_ones_own(world):
     world.login()
-    world.client.create_group(['bob'])
+    world.client.request(CreateGroupRequest(user_id_list=['bob']))
     world.settle()
     world.send(CreateGroupResponse(success=True, group_id='0c0c0c0c', user_name_list=['bob'], message_id=5,
                                    sent_at=4))
@@ -902,7 +902,7 @@ def test_another_database_forgets_ids_numbers_and_token(world):
     world.send(message(30))
     world.client.send_message('bob', 'one')
     world.client.send_message('bob', 'two')
-    world.client.list_users()
+    world.client.request(ListUsersRequest())
     world.settle()
     world.server.login_fields = {'last_client_seq': 0, 'log_id': 'log-2', 'token': None}
     world.lose()
@@ -950,7 +950,7 @@ def test_logout_then_login_as_another_on_the_same_connection(world):
     link = world.login()
     world.server.on[LogoutRequest] = lambda link, packet: link.send(LogoutResponse(success=True))
     world.send(message(30))
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     assert world.names == ['message', 'logged_out'] and not world.client.is_logged_in
     world.login('carol', 'pw-of-carol')
@@ -963,7 +963,7 @@ def test_logout_then_login_as_another_on_the_same_connection(world):
 def test_login_after_logout_has_the_password_and_not_the_token(world):
     world.login()
     world.server.on[LogoutRequest] = lambda link, packet: link.send(LogoutResponse(success=True))
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     world.link.frames.clear()
     world.client.login('alice', 'secret')
@@ -974,7 +974,7 @@ def test_login_after_logout_has_the_password_and_not_the_token(world):
 def test_logged_out_and_lost_stays_away_until_the_next_login(world):
     world.login()
     world.server.on[LogoutRequest] = lambda link, packet: link.send(LogoutResponse(success=True))
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     world.link.channel.abort()
     world.pass_time(100.0)
@@ -991,7 +991,7 @@ def test_what_arrives_behind_a_logout_makes_no_error(world):
             link.send(late)
     world.login()
     world.server.on |= {DeliveryAck: refuse}
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     world.link.send(message(7))
     world.settle()
@@ -1002,7 +1002,7 @@ def test_what_arrives_behind_a_logout_makes_no_error(world):
 def test_refused_logout_is_an_error(world):
     world.login()
     world.server.on[LogoutRequest] = lambda link, packet: link.send(LogoutResponse(success=False))
-    world.client.logout()
+    world.client.request(LogoutRequest())
     world.settle()
     assert world.events == [{'event': 'error', 'command': 'LOGOUT_REQUEST', 'reason': 'refused'}]
     assert world.client.is_logged_in and not world.client.pending
@@ -1079,9 +1079,9 @@ def test_old_server_makes_a_session_of_version_1(old):
     old.settle()
     assert old.link.frames[0][0] == 2 and old.client.version == 1
     assert old.events[-1] == {'event': 'login', 'userName': 'alice', 'userId': '1a2b3c4d', 'version': 1}
-    old.client.join_group('g')
-    old.client.create_group(['bob'], 'us')
-    old.client.list_members('g')
+    old.client.request(JoinGroupRequest(group_id='g'))
+    old.client.request(CreateGroupRequest(user_id_list=['bob'], group_name='us'))
+    old.client.request(ListGroupMembersRequest(group_id='g'))
     old.pass_time(5.0)
     assert old.link.frames[1:] == [(1, JoinGroupRequest(group_id='g')),
                                    (1, CreateGroupRequest(user_id_list=['bob', '1a2b3c4d'])),
@@ -1115,9 +1115,9 @@ def test_old_server_messages_without_ids_are_all_told(old):
 
 def test_old_server_answers_end_their_requests(old):
     old.login()
-    old.client.create_group(['bob'])
-    old.client.join_group('g')
-    old.client.list_members('g')
+    old.client.request(CreateGroupRequest(user_id_list=['bob']))
+    old.client.request(JoinGroupRequest(group_id='g'))
+    old.client.request(ListGroupMembersRequest(group_id='g'))
     old.settle()
     old.send(CreateGroupResponse(success=True, group_id='g', user_name_list=['bob']),
              JoinGroupResponse(group_id='g', success=True))
@@ -1129,11 +1129,11 @@ def test_old_server_answers_end_their_requests(old):
 
 def test_old_server_has_no_history_and_no_lists(old):
     old.client.login('alice', 'secret')
-    old.client.history(user_id='bob')
+    old.client.request(HistoryRequest(user_id='bob'))
     old.client.send_message('bob', 'after')
     old.settle()
-    old.client.list_users()
-    old.client.list_groups()
+    old.client.request(ListUsersRequest())
+    old.client.request(ListGroupsRequest())
     assert [event['event'] for event in old.events] == ['connected', 'login', 'error', 'sent', 'error',
                                                         'error']
     assert len(old.link.got) == 2 and not old.client.pending and old.client.is_logged_in
@@ -1142,7 +1142,7 @@ def test_old_server_has_no_history_and_no_lists(old):
 def test_old_server_is_not_asked_again_what_it_did_not_answer(old):
     """Without a number it could do the same thing twice."""
     old.login()
-    old.client.create_group(['bob'])
+    old.client.request(CreateGroupRequest(user_id_list=['bob']))
     old.settle()
     old.lose()
     assert old.client.is_logged_in and not old.link.of(CreateGroupRequest) and not old.client.pending
@@ -1152,8 +1152,8 @@ def test_old_server_is_not_asked_again_what_it_did_not_answer(old):
 def test_old_server_answers_by_group(old):
     """It is silent about a group that it does not know: the answer about another is not that one's."""
     old.login()
-    old.client.list_members('unknown')
-    old.client.list_members('known')
+    old.client.request(ListGroupMembersRequest(group_id='unknown'))
+    old.client.request(ListGroupMembersRequest(group_id='known'))
     old.settle()
     old.send(ListGroupMembersResponse(group_id='known', session_list=[]))
     assert [request.packet.group_id for request in old.client.pending] == ['unknown']
@@ -1685,15 +1685,15 @@ def test_every_command(port):
     assert result.code == 0 and not result.err, result
     lines = '\n'.join(clean(result))
     for expected in (
-            'you -> bob3: plain text   with spaces', f'[g {group}] you: to all of you',
+            'you -> bob3: plain text   with spaces', f'#{group} you: to all of you',
             f'you -> bob3: {group}',
-            f'-- group {group} has you, bob3 (offline)', f'-- history of group {group}: ',
+            f'-- group #{group} has you, bob3 (offline)', f'-- history of group #{group}: ',
             'you: to all of you',
-            '-- history with bob3: ', f'[g {group}] you: more', '-- users: ',
+            '-- history with bob3: ', f'#{group} you: more', '-- users: ',
             f'-- groups: {group}, members: 2',
             '-- /msg USER TEXT'):
         assert expected in lines, (expected, result)
-    assert lines.count(f'-- group {group} has') == 2
+    assert lines.count(f'-- group #{group} has') == 2
 
 
 def test_every_command_that_leaves_something(port):
@@ -1702,9 +1702,9 @@ def test_every_command_that_leaves_something(port):
     result = run(port, script, user='alice13')
     assert result.code == 0, result
     assert clean(result)[1:] == [
-        '-- logged in as alice13, protocol version 2', f'-- you left group {group}',
-        f'-- you joined group {group}',
-        '-- logged out', '-- logged in as bob13, protocol version 2', f'-- you joined group {group}']
+        '-- logged in as alice13, protocol version 2', f'-- you left group #{group}',
+        f'-- you joined group #{group}',
+        '-- logged out', '-- logged in as bob13, protocol version 2', f'-- you joined group #{group}']
 
 
 def test_every_alias(port):
@@ -1715,12 +1715,12 @@ def test_every_alias(port):
                  f'sendToUser bob4 hello world\nsendToGroup {group} all of you\nlistGroupMembers {group}\n',
                  user='alice4')
     assert result.code == 0, result
-    assert sorted(clean(result)[2:]) == [f'-- group {group} has you, bob4 (offline)',
-                                         f'[g {group}] you: all of you',
+    assert sorted(clean(result)[2:]) == [f'#{group} you: all of you',
+                                         f'-- group #{group} has you, bob4 (offline)',
                                          'you -> bob4: hello world']
     result = run(port, f'quitGroup {group}\njoinGroup {group}\nlogout\n', user='alice4')
     assert result.code == 0, result
-    assert clean(result)[2:] == [f'-- you left group {group}', f'-- you joined group {group}',
+    assert clean(result)[2:] == [f'-- you left group #{group}', f'-- you joined group #{group}',
                                  '-- logged out']
 
 
@@ -1735,7 +1735,7 @@ def test_alias_is_text_where_plain_text_goes_somewhere(port):
     ('/nonsense', '! there is no command /nonsense; /help lists them'),
     ('/msg bob', '! usage: /msg USER TEXT'),
     ('/join', '! usage: /join GROUP'), ('/quit', '! usage: /quit GROUP'),
-    ('/create', '! usage: /create USER...'),
+    ('/create', '! usage: /create [NAME:] USER...'),
     ('/login', '! usage: /login USER'), ('/members', '! about whom: name a user or a group'),
     ('/history', '! about whom: name a user or a group'),
     ('hello', '! say to whom: /chat USER, or /msg USER TEXT'),
@@ -1774,7 +1774,8 @@ def test_no_server_is_one_line_and_exit_2():
     begin, nowhere = time.monotonic(), free_port()
     result = run(nowhere, '/msg bob hi\n')
     assert (result.code, result.out) == (2, '')
-    assert result.err == f'imclient.py: cannot reach 127.0.0.1 port {nowhere}: Connection refused\n'
+    assert result.err == (f'imclient.py: cannot reach 127.0.0.1 port {nowhere}: Connection refused; is imserver.py '
+                          'running there? (--host, --port)\n')
     assert time.monotonic() - begin < 2
 
 
@@ -1787,11 +1788,9 @@ def test_no_password_and_no_terminal():
     environ = environment()
     del environ['IM_PASSWORD']
     done = subprocess.run([*PYTHON, CLIENT, '--user', 'alice'], stdin=subprocess.DEVNULL,
-                          capture_output=True,
-                          env=environ, timeout=PATIENCE)
+                          capture_output=True, start_new_session=True, env=environ, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (2, b'')
-    assert done.stderr == (b'imclient.py: give --user, and the password in IM_PASSWORD: '
-                           b'there is no terminal to ask for them\n')
+    assert done.stderr == b'imclient.py: no password: set IM_PASSWORD, or run it in a terminal\n'
 
 
 @pytest.mark.parametrize('options', [
@@ -2155,7 +2154,7 @@ def terminal(port):
 
 
 def test_password_is_asked_without_echo(terminal, port):
-    tty = terminal(user=None, IM_PASSWORD=None).sees('Name:')
+    tty = terminal(user=None, IM_PASSWORD=None).sees('Name (the first login with a free one makes the account):')
     tty.type('dora\n')
     tty.sees('Password:')
     tty.until(lambda: not termios.tcgetattr(tty.slave)[3] & termios.ECHO)
@@ -2174,12 +2173,12 @@ def test_message_that_arrives_leaves_the_line_being_typed_whole(terminal, port, 
     tty.type('half a li')
     tty.last(f'{me}> half a li')
     run(port, f'/msg {me} {text}\n', user=f'fritz{columns}')
-    tty.sees('end').last(f'{me}> half a li')
+    tty.sees('end').last(f'{me} (fritz{columns} 1)> half a li')
     assert all(len(row) <= columns for row in tty.rows)
     assert any(re.match(rf'\d\d:\d\d fritz{columns}: word', row) for row in tty.rows)
     assert sum('half' in row for row in tty.rows) == 1
     tty.type('\x15/msg ' + me + ' whole\r')
-    tty.sees(f'you -> {me}: whole').last(f'{me}>')
+    tty.sees(f'you -> {me}: whole ✓').last(f'{me} (fritz{columns} 1)>')
     tty.type('\x04')
     assert tty.ends() == 0
 

@@ -94,31 +94,31 @@ def test_a_group_chat(system):
     group = alice.expect('-- group ([0-9a-f]{8}) created with alice, bob')[1]
     bob.expect(f'-- group {group} created with alice, bob')
     carol.write(f'joinGroup {group}')
-    carol.expect(f'-- you joined group {group}')
+    carol.expect(f'-- you joined group #{group}')
     for member in alice, bob:
-        member.expect(f'-- carol joined group {group}')
+        member.expect(f'-- carol joined group #{group}')
     for n, (writer, name) in enumerate(zip(people, ('alice', 'bob', 'carol'))):
         writer.write(f'/group {group} line {n}')
         for reader in people:
             who = 'you' if reader is writer else name
-            reader.expect(re.escape(f'[g {group}] {who}: line {n}'))
+            reader.expect(f'#{group} {who}: line {n}')
     carol.write(f'quitGroup {group}')
-    carol.expect(f'-- you left group {group}')
+    carol.expect(f'-- you left group #{group}')
     for member in alice, bob:
-        member.expect(f'-- carol left group {group}')
+        member.expect(f'-- carol left group #{group}')
     alice.write(f'/group {group} carol has gone')
     alice.expect(r'.*you: carol has gone')
     bob.expect(r'.*alice: carol has gone')
     carol.write('/users')
     carol.expect('-- users: .*')
     created = f'-- group {group} created with alice, bob'
-    joined, left = f'-- carol joined group {group}', f'-- carol left group {group}'
-    lines = [[re.sub(rf'^\[g {group}\] ', '', line) for line in person.lines[2:]] for person in people]
+    joined, left = f'-- carol joined group #{group}', f'-- carol left group #{group}'
+    lines = [[re.sub(f'^#{group} ', '', line) for line in person.lines[2:]] for person in people]
     assert lines == [
         [created, joined, 'you: line 0', 'bob: line 1', 'carol: line 2', left, 'you: carol has gone'],
         [created, joined, 'alice: line 0', 'you: line 1', 'carol: line 2', left, 'alice: carol has gone'],
-        [f'-- you joined group {group}', 'alice: line 0', 'bob: line 1', 'you: line 2',
-         f'-- you left group {group}', '-- users: alice, bob, you']]
+        [f'-- you joined group #{group}', 'alice: line 0', 'bob: line 1', 'you: line 2',
+         f'-- you left group #{group}', '-- users: alice, bob, you']]
 
 
 def test_clients_and_groups_survive_a_restart(system):
@@ -128,7 +128,7 @@ def test_clients_and_groups_survive_a_restart(system):
     alice.write('/create bob carol')
     group = alice.expect('-- group ([0-9a-f]{8}) created with alice, bob, carol')[1]
     carol.write(f'/quit {group}')
-    carol.expect(f'-- you left group {group}')
+    carol.expect(f'-- you left group #{group}')
     server.kill()
     alice.expect('-- disconnected: .*')
     alice.write(f'/group {group} written while there was no server')
@@ -137,7 +137,7 @@ def test_clients_and_groups_survive_a_restart(system):
         person.expect('-- logged in as .*')
     bob.expect(r'.*alice: written while there was no server')
     bob.write(f'/members {group}')
-    bob.expect(f'-- group {group} has alice, you')
+    bob.expect(f'-- group #{group} has alice, you')
     carol.write(f'/members {group}')
     carol.expect('! not_a_member: .*')
     assert bob.lines.count(f'-- group {group} created with alice, bob, carol') == 1

@@ -121,13 +121,13 @@ def test_our_client_refuses_a_certificate_for_another_name(secure):
 
 
 def test_a_plain_client_on_a_tls_port(secure):
-    said_until(secure, '.*the login unanswered: with --tls.')
+    said_until(secure, '.*before a word: with --tls.')
     assert errors_of(secure).count('closed: TLS') >= 1
 
 
 def test_a_tls_client_on_a_plain_port(system):
     server = system.server()
-    said_until(server, '.*the login unanswered: has it TLS.', '--tls')
+    said_until(server, '.*before a word: is it one with TLS.', '--tls')
     assert errors_of(server).count('closed: a frame begins with') >= 1
 
 
