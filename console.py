@@ -40,7 +40,7 @@ except ImportError:  # Windows: `make_terminal` gives a PlainTerminal there
 # The longest message and a command in front of it.  What is longer is cut, and then refused, not sent by half.
 LINE_LIMIT = 4096 + 512
 SEQUENCE_LIMIT = 16  # characters of an escape sequence that are kept; the longest one we know has four
-HISTORY_LIMIT = 1_000  # lines that can be called back, and that the file keeps
+TYPED_LIMIT = 1_000  # lines that can be called back, and that the file keeps
 KNOWN_NAMES, LONGEST_ID = 2_000, 64  # users and groups that are remembered, as many as a server lists; their characters
 
 INDENT = '    | '  # before every row that continues a message: nothing a sender writes begins at the left edge
@@ -221,7 +221,7 @@ class LineEditor:
     def _enter(self) -> str:
         if self.text.strip() and not self.hidden and self.history[-1:] != [self.text]:
             self.history.append(self.text)
-            del self.history[:-HISTORY_LIMIT]
+            del self.history[:-TYPED_LIMIT]
         return self.clear()
 
     def _recall(self, step: int) -> None:
@@ -284,12 +284,12 @@ class LineEditor:
 
 # 4. The terminal .....................................................................................
 def load_history(path: Path) -> list[str]:
-    """The lines of earlier runs, the last HISTORY_LIMIT; none where they cannot be read."""
+    """The lines of earlier runs, the last TYPED_LIMIT; none where they cannot be read."""
     with contextlib.suppress(OSError):
         lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
-        if len(lines) > 2 * HISTORY_LIMIT:  # not each time: another client may be writing
-            path.write_text(''.join(lines[-HISTORY_LIMIT:]), encoding='utf-8')
-        return [line.rstrip('\n') for line in lines[-HISTORY_LIMIT:]]
+        if len(lines) > 2 * TYPED_LIMIT:  # not each time: another client may be writing
+            path.write_text(''.join(lines[-TYPED_LIMIT:]), encoding='utf-8')
+        return [line.rstrip('\n') for line in lines[-TYPED_LIMIT:]]
     return []
 
 

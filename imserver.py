@@ -2,10 +2,9 @@
 """The server: `python3 imserver.py`, then `python3 imclient.py --user alice` in other terminals.
 
 What it does: decides who may do what, and who hears of it.  What it leaves to others: bytes (protocol.py), sockets
-and time (reactor.py), memory (store.py).  The pipeline of a connection:
+and time (reactor.py), memory (store.py).  The pipeline of a connection, whose end changes at login and at logout:
 
-      [tls] -> idle -> frames -> packets -> heartbeat -> login      before login and after logout
-      [tls] -> idle -> frames -> packets -> heartbeat -> session    in between
+      [tls] -> idle -> frames -> packets -> heartbeat -> login or session
 
 A request changes nothing when it is read.  It is judged (in part 3 if it was held), and becomes an entry of the log;
 in part 4 all entries are committed at once, and only then all hear: the sender its answer, the readers the message.
@@ -21,6 +20,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import ssl
 import time
@@ -40,29 +40,29 @@ from store import (
 MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: a message, escaped and with its frame, fits MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
 MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
-FRAME_TIMEOUT = 10.0  # seconds without any whole frame, though one has begun
-RATE_PAUSE = 0.05  # seconds that a session is not read once its requests for the last second are spent (--rate)
+FRAME_TIMEOUT = 10.0  # seconds, up to twice that, without any whole frame, though one has begun
+RATE_PAUSE = 0.05  # seconds, or more, that a session is not read once the requests of a second are spent (--rate)
 HISTORY_LIMIT, HISTORY_DEFAULT = 100, 20  # messages of an answer
 HISTORY_SIZE = 262_144 - 4_096  # bytes of an answer's body, less a margin for all but the messages
 USERS_LIMIT, GROUPS_LIMIT = 200, 2_000  # of a list; so many groups with the longest names fit what a client takes
 PAGE, PAGES_A_TICK = 256, 16  # entries that a lagging session gets in a tick; such sessions: some 20 ms of work
 SAVE_INTERVAL = 1.0  # seconds in which acknowledgements are gathered before they are written
 STOP_TIMEOUT, STOP_LOOK = 5.0, 0.02  # seconds for what is buffered when the server stops; between two looks at it
-MEMBERS_CACHE, TEMPLATES = 10_000, 8_192  # groups whose members are kept; senders whose frames are, half encoded
+MEMBERS_CACHE, TEMPLATES, TICKS = 10_000, 8_192, 10_000  # groups, senders' half encoded frames, times that are kept
 RUN_SIZE = MAX_MESSAGE  # characters of messages that are written to their readers at once
 YOUNG_OBJECTS = 50_000  # before the garbage collector looks: those of a tick die with it.  1.1 times as many messages
+TICK = 'tick: %d sockets, %d timers, %d sent to | ms: read %.2f, timers %.2f, commit %.2f, flush %.2f, all %.2f'
+STATS = ('%d connections, %d logged in | messages a second: %.0f in, %.0f out | loop lag in ms: p50 %.2f, p99 %.2f, '
+         'max %.2f | commit %.2f ms | %d bytes wait')
 logger = logging.getLogger('im.server')
 
 
 # What is answered ....................................................................................
-class Refused(Exception):
-    """The peer asked for what it may not have: expected, and answered."""
-    def __init__(self, code: str, reason: str) -> None:
-        self.code, self.reason = code, reason
+class Refused(Exception):  # the peer asked for what it may not have: expected, and answered
+    def __init__(self, code: str, reason: str) -> None: self.code, self.reason = code, reason
 
 
-def need(condition: object, code: str, reason: str) -> None:
-    """Raise Refused unless `condition` holds."""
+def need(condition: object, code: str, reason: str) -> None:  # raise Refused unless `condition` holds
     if not condition:
         raise Refused(code, reason)
 
@@ -87,8 +87,6 @@ def refusal(request: Packet, refused: Refused, address: str) -> Packet:
 class FrameHandler(Handler):
     """Bytes to frames (Netty's ByteToMessageDecoder).  While reading is paused nothing is handed on either, so that
     what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
-    __slots__ = ('decoder', 'timer', '_progress')
-
     def __init__(self) -> None:  # `_progress` counts frames and pauses, `timer` looks whether it does
         self.decoder, self.timer, self._progress = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN), NO_TIMER, 0
 
@@ -117,8 +115,7 @@ class FrameHandler(Handler):
         else:
             self._hand_on()  # there is nothing, but it will be looked at again
 
-    def writability_changed(self) -> None:
-        """A peer that does not read its answers is not read from."""
+    def writability_changed(self) -> None:  # a peer that does not read its answers is not read from
         change = self.go_on if self.channel.is_writable else self.channel.pause_reading
         change('unread answers')
         super().writability_changed()
@@ -132,14 +129,13 @@ class FrameHandler(Handler):
     def release(self) -> None: self.channel.loop.call_soon(self.go_on, self)  # what follows is work for part 3
 
 
-class PacketHandler(Handler):
-    """Frames to packets and back; refuses what is none."""
-    __slots__ = ('version', 'session_version', '_bad_frames')
-
-    def __init__(self) -> None:
-        self.session_version, self._bad_frames, self.version = None, 0, 1  # answers are in the last frame's, if none
+class PacketHandler(Handler):  # frames to packets and back; refuses what is none
+    def __init__(self, traces: bool) -> None:  # answers are in the version of the last frame, if a session has none
+        self.session_version, self._bad_frames, self.version, self._traces = None, 0, 1, traces
 
     def channel_read(self, frame: bytes) -> None:
+        if self._traces:
+            self._tell('received', frame)
         self.version = self.session_version or frame[4]
         try:
             packet = decode(frame, self.version, protocol.REQUESTS)
@@ -163,12 +159,18 @@ class PacketHandler(Handler):
             super().user_event(event)
 
     def write(self, message: Packet | bytes) -> None:
-        self._next_write.write(message if type(message) is bytes else encode_for(message, self.version))
+        frames = message if type(message) is bytes else encode_for(message, self.version)
+        if self._traces:
+            self._tell('sends', frames)
+        self._next_write.write(frames)
+
+    def _tell(self, what: str, frames: bytes) -> None:  # --trace.  `describe` masks what is secret
+        (decoder := protocol.FrameDecoder(protocol.INT_MAX)).feed(frames)
+        for frame in decoder:
+            logger.info('%s %s\n%s', self.channel.address, what, protocol.describe(frame))
 
 
-class HeartbeatHandler(Handler):
-    """Answers heartbeats, whoever sends them."""
-    __slots__ = ()
+class HeartbeatHandler(Handler):  # answers heartbeats, whoever sends them
     def channel_read(self, packet: Packet) -> None:
         if type(packet) is protocol.HeartbeatRequest:
             self.channel.write(protocol.HeartbeatResponse())
@@ -179,8 +181,6 @@ class HeartbeatHandler(Handler):
 # Who it is ...........................................................................................
 class PeerHandler(Handler):
     """A connection with or without a user: closed when silent or ended.  `end()`: nothing more on its behalf."""
-    __slots__ = ('server', 'frames', 'packets')
-
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler) -> None:
         self.server, self.frames, self.packets = server, frames, packets
 
@@ -202,12 +202,8 @@ class PeerHandler(Handler):
         self.end()
 
 
-class LoginHandler(PeerHandler):
-    """Nobody is logged in.  Judges one LOGIN_REQUEST at a time; at a good one a Session takes its place."""
-    __slots__ = ('request', '_timer', '_deadline', '_asked_at', '_judging')
-
-    def channel_active(self) -> None:
-        """At the beginning, and after a logout."""
+class LoginHandler(PeerHandler):  # nobody is logged in: judges one LOGIN_REQUEST at a time; a good one makes a Session
+    def channel_active(self) -> None:  # at the beginning, and after a logout
         self.request: Any = None  # the one that is being judged
         self._start_clock(self.server.options.login_timeout)
         strangers = self.server.strangers
@@ -291,19 +287,7 @@ class LoginHandler(PeerHandler):
             session.begin(request.resume_after, token)
 
 
-def _question(answer: Callable[[Session, Any], None]) -> Callable[[Session, Any], None]:
-    """Answer in its place: after the commit of what was asked for before it, while what comes behind it is held."""
-    def handle(session: Session, request: Any) -> None:
-        session.frames.hold()
-        session.server.store.after_commit(lambda is_durable: session._attempt(answer, request))
-        session.server.store.after_commit(lambda is_durable: session.frames.release())
-    return handle
-
-
-class Session(PeerHandler):
-    """A user is logged in: what they ask for, and what is delivered to them."""
-    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', '_sent_mark', '_budget', '_filled_at')
-
+class Session(PeerHandler):  # a user is logged in: what they ask for, and what is delivered to them
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
         super().__init__(server, frames, packets)
         self.version = packets.session_version = packets.version
@@ -324,11 +308,9 @@ class Session(PeerHandler):
         self.server.feed_later(self)
         logger.info('%s: %s logged in, version %d', self.channel.address, name, self.version)
 
-    def send(self, packet: Packet) -> None:  # in the version of this session, also when another one may have begun
-        self.channel.write(encode_for(packet, self.version))
+    def send(self, packet: Packet) -> None: self.channel.write(encode_for(packet, self.version))  # this session's own
 
-    def end(self) -> None:
-        """The user is no longer reached here.  What was not acknowledged stays in the log."""
+    def end(self) -> None:  # the user is no longer reached here.  What was not acknowledged stays in the log
         if self.server.sessions.get(self.user_id) is self:
             del self.server.sessions[self.user_id]
             self.note_sent()
@@ -342,26 +324,25 @@ class Session(PeerHandler):
         self.channel.loop.call_soon(self.channel.close)
 
     # What is delivered
-
-    def deliver(self, message_id: int, frames: bytes) -> None:
-        """Write committed entries up to that id, unless this session lags; then it will get them from the log."""
+    def deliver(self, message_id: int, frames: bytes, count: int) -> None:
+        """Write `count` committed entries up to that id, unless this session lags: then it gets them from the log."""
         channel = self.channel
         self.is_live = self.is_live and channel.is_writable
         if self.is_live:
             channel.write(frames)
+            self.server.messages_out += count
             self.sent_id = message_id
             if self.version == 1:
                 self._sent_mark = channel.sent + channel.buffered
                 self.server.save_later()
 
-    def feed(self) -> None:
-        """Write a page of what is in the log above `sent_id`; live again once there is nothing left."""
+    def feed(self) -> None:  # write a page of what is in the log above `sent_id`; live again once there is nothing left
         if self.is_live or not self.channel.is_writable or self.server.sessions.get(self.user_id) is not self:
             return  # writability_changed will ask for the next page
         page = self.server.store.unread(self.user_id, self.sent_id, PAGE)
         self.is_live = True
         for entry in page:
-            self.deliver(entry.message_id, self.server.frame_of(entry, self.version))
+            self.deliver(entry.message_id, self.server.frame_of(entry, self.version), 1)
         if len(page) == PAGE or not self.is_live:
             self.is_live = False
             self.server.feed_later(self)
@@ -370,8 +351,7 @@ class Session(PeerHandler):
         if self.channel.is_writable and not self.is_live:
             self.server.feed_later(self)
 
-    def acknowledge(self, message_id: int) -> None:
-        """Everything up to that id was handled."""
+    def acknowledge(self, message_id: int) -> None:  # everything up to that id was handled
         if (message_id := min(message_id, self.server.store.committed_id)) > self.delivered_id:
             self.delivered_id = message_id
             self.sent_id = max(self.sent_id, message_id)
@@ -384,13 +364,17 @@ class Session(PeerHandler):
             self.acknowledge(self.sent_id)
 
     # What is asked for
-
     def channel_read(self, packet: Packet) -> None:
         if type(packet) is not protocol.DeliveryAck:
             self._budget -= 1
             if self._budget < 0:
                 self._fill_budget()
-        self._attempt(REQUEST_HANDLERS[packet.COMMAND], packet)
+        if packet.COMMAND in QUESTIONS:  # answered after the commit of what is before it; what is behind it is held
+            self.frames.hold()
+            self.server.store.after_commit(lambda is_durable: self._attempt(packet))
+            self.server.store.after_commit(lambda is_durable: self.frames.release())
+        else:
+            self._attempt(packet)
 
     def _fill_budget(self) -> None:
         """Add what --rate allows for the time since the last look; a second's at most.  None left: the rest waits."""
@@ -398,11 +382,11 @@ class Session(PeerHandler):
         self._budget, self._filled_at = min(rate, self._budget + rate * (now - self._filled_at)), now
         if self._budget < 1:
             self.channel.pause_reading('rate')
-            self.server.loop.call_later(RATE_PAUSE, self.frames.go_on, 'rate')
+            self.server.loop.call_later(max(RATE_PAUSE, (1 - self._budget) / rate), self.frames.go_on, 'rate')
 
-    def _attempt(self, handle: Callable[[Session, Any], None], request: Packet) -> None:
+    def _attempt(self, request: Packet) -> None:
         try:
-            handle(self, request)
+            REQUEST_HANDLERS[request.COMMAND](self, request)
         except Refused as refused:
             self.send(refusal(request, refused, self.channel.address))
 
@@ -484,8 +468,7 @@ class Session(PeerHandler):
             self.frames.hold()
         append(entry, then)
 
-    def _answer(self, request: Packet, entry: Entry, is_durable: bool) -> None:
-        """Answer the request that made `entry`."""
+    def _answer(self, request: Packet, entry: Entry, is_durable: bool) -> None:  # answer the request that made `entry`
         seq = entry.client_seq or None
         if not is_durable:
             self.send(refusal(request, NOT_WRITTEN, self.channel.address))
@@ -509,26 +492,22 @@ class Session(PeerHandler):
         need(is_member or self.server.store.group_exists(group_id), 'unknown_group', 'there is no such group')
         need(is_member, 'not_a_member', 'you are not in this group')
 
-    @_question
     def on_list_group_members_request(self, request: Any) -> None:
         store, group_id = self.server.store, request.group_id
         self._need_member(group_id, store.is_member(self.user_id, group_id))
         members = map(self.server.user, store.members(group_id, store.committed_id))
         self.send(protocol.ListGroupMembersResponse(group_id=group_id, session_list=list(members)))
 
-    @_question
     def on_list_users_request(self, request: Packet) -> None:
         sessions = self.server.sessions
         users = sorted(sessions) + [user for user in self.server.store.list_users(USERS_LIMIT) if user not in sessions]
         self.send(protocol.ListUsersResponse(user_list=list(map(self.server.user, users[:USERS_LIMIT]))))
 
-    @_question
     def on_list_groups_request(self, request: Packet) -> None:
         groups = [protocol.Group(group_id=group_id, group_name=name, member_count=count)
                   for group_id, name, count in self.server.store.groups_of(self.user_id)[:GROUPS_LIMIT]]
         self.send(protocol.ListGroupsResponse(group_list=groups))
 
-    @_question
     def on_history_request(self, request: Any) -> None:
         store, user, group = self.server.store, request.user_id, request.group_id
         limit = HISTORY_DEFAULT if request.limit is None else request.limit
@@ -559,6 +538,7 @@ def _page_of(newest_first: Iterator[Entry], limit: int) -> tuple[list[protocol.H
 # Command.MESSAGE_REQUEST -> Session.on_message_request, and so on; a request without its method fails here, at once.
 REQUEST_HANDLERS = {int(command): getattr(Session, f'on_{command.name.lower()}')
                     for command in protocol.REQUESTS - {Command.HEARTBEAT_REQUEST}}
+QUESTIONS = {command for command in protocol.REQUESTS if command.name.startswith(('LIST_', 'HISTORY_'))}
 
 
 # The whole ...........................................................................................
@@ -592,14 +572,18 @@ class Server:
         self._applied_id, self._is_stopping = store.committed_id, False
         self.listener = Listener(loop, options.host, options.port, self._initialize, options.max_connections)
         loop.before_flush.append(self._before_flush)
+        loop.on_tick = self._on_tick
+        self._ticks = deque[tuple[float, float]](maxlen=TICKS)  # seconds: of a whole tick but its sleep, of its commit
+        self.messages_out, self._reported = 0, (loop.time(), store.committed_id, 0)  # when, and how many by then
+        if options.stats:
+            loop.call_later(options.stats, self.report, True)
 
     def _initialize(self, channel: Channel) -> None:
-        idle, frames, packets = IdleStateHandler(self.options.idle), FrameHandler(), PacketHandler()
+        idle, frames, packets = IdleStateHandler(self.options.idle), FrameHandler(), PacketHandler(self.options.trace)
         channel.pipeline.add_last(*[TlsHandler(self._tls)] if self._tls else [], idle, frames, packets,
                                   HeartbeatHandler(), LoginHandler(self, frames, packets))
 
-    def _before_flush(self) -> None:
-        """Part 4 of each tick: commit, answer, deliver, feed."""
+    def _before_flush(self) -> None:  # part 4 of each tick: commit, answer, deliver, feed
         for run in _runs_of(self.store.commit()):
             try:
                 self._deliver(run)
@@ -609,6 +593,8 @@ class Server:
                 for session in self.sessions.values():
                     session.is_live = False
                 self.feed_later(*self.sessions.values())
+        if len(self._members) > MEMBERS_CACHE:
+            self._members.clear()
         for _ in range(min(len(self._lagging), PAGES_A_TICK)):
             self._lagging.popleft().feed()
         if self._lagging:
@@ -621,7 +607,7 @@ class Server:
             if session := sessions.get(user_id):
                 if (version := session.version) not in frames:
                     frames[version] = b''.join([self.frame_of(entry, version) for entry in run])
-                session.deliver(last_id, frames[version])
+                session.deliver(last_id, frames[version], len(run))
         self._applied_id = last_id
 
     def _readers_of(self, entry: Entry) -> Iterable[str]:
@@ -635,24 +621,19 @@ class Server:
         self._members[entry.stream] = readers if entry.kind is Kind.QUIT_GROUP else members | {entry.sender}
         return readers
 
-    def members(self, group_id: str) -> set[str]:
-        """Those in the group as of `_applied_id`."""
+    def members(self, group_id: str) -> set[str]:  # those in the group as of `_applied_id`
         members = self._members.get(group_id)
         if members is None and (members := set(self.store.members(group_id, self._applied_id))):
-            if len(self._members) >= MEMBERS_CACHE:
-                self._members.clear()
             self._members[group_id] = members
         return members
 
-    def frame_of(self, entry: Entry, version: int) -> bytes:
-        """The frame that tells a reader of `entry`."""
+    def frame_of(self, entry: Entry, version: int) -> bytes:  # the frame that tells a reader of `entry`
         if entry.kind is MESSAGE or entry.kind is GROUP_MESSAGE:
             fill = self._template(entry.sender, '' if entry.kind is MESSAGE else entry.stream, version)
             return fill(entry.text, entry.message_id, entry.sent_at)
         return encode_for(self.packet_of(entry), version)
 
-    def packet_of(self, entry: Entry) -> Any:
-        """The packet that tells a reader of a change of membership."""
+    def packet_of(self, entry: Entry) -> Any:  # the packet that tells a reader of a change of membership
         common: dict[str, Any] = {'group_id': entry.stream, 'message_id': entry.message_id, 'sent_at': entry.sent_at}
         if entry.kind is Kind.CREATE_GROUP:
             members = self.store.members(entry.stream, entry.message_id)
@@ -661,6 +642,25 @@ class Server:
         event = 'joined' if entry.kind is Kind.JOIN_GROUP else 'left'
         user = protocol.User(user_id=entry.sender, user_name=entry.sender)
         return protocol.GroupNotice(event=event, user=user, **common)
+
+    def _on_tick(self, counts: tuple[int, ...], times: tuple[float, ...]) -> None:
+        self._ticks.append((times[4] - times[0], times[3] - times[2]))
+        if self.options.trace_ticks:
+            parts = [1000 * (after - before) for before, after in zip(times, times[1:])]
+            logger.info(TICK, *counts, *parts, sum(parts))
+
+    def report(self, again: bool = False) -> None:
+        """One line on the time since the last one: what --stats and SIGUSR1 tell."""
+        channels, ticks = self.listener.channels, sorted(self._ticks) or [(0.0, 0.0)]
+        now = self.loop.time(), self.store.committed_id, self.messages_out
+        seconds, came, went = (new - old for new, old in zip(now, self._reported))
+        logger.info(STATS, len(channels), len(self.sessions), came / (seconds or 1), went / (seconds or 1), *(
+            1000 * ticks[int(len(ticks) * share)][0] for share in (0.5, 0.99)), 1000 * ticks[-1][0],
+            1000 * sum(commit for _, commit in ticks) / len(ticks), sum(channel.buffered for channel in channels))
+        self._reported = now
+        self._ticks.clear()
+        if again:
+            self.loop.call_later(self.options.stats, self.report, True)
 
     def user(self, user_id: str) -> protocol.User:
         return protocol.User(user_id=user_id, user_name=user_id, online=user_id in self.sessions)
@@ -681,8 +681,7 @@ class Server:
                 self.save_later()  # to look again
         self.store.save_delivered()
 
-    def stop(self) -> None:
-        """Accept and read no more, answer what was judged, send what is buffered, then end the loop."""
+    def stop(self) -> None:  # accept and read no more, answer what was judged, send what is buffered, then end the loop
         if self._is_stopping:
             os._exit(1)  # asked a second time: at once.  What was committed is on disk
         self._is_stopping = True
@@ -698,8 +697,7 @@ class Server:
         is_sent = not any(channel.buffered for channel in self.listener.channels)
         self.loop.stop() if is_sent else self.loop.call_later(STOP_LOOK, self._close_all)
 
-    def close(self) -> None:
-        """Give everything back; for the end of the process."""
+    def close(self) -> None:  # give everything back; for the end of the process
         for channel in list(self.listener.channels):
             channel.abort()
         self.store.close()
@@ -708,36 +706,40 @@ class Server:
 
 # The command line ....................................................................................
 def make_parser() -> Parser:
-    parser = Parser(prog='imserver.py', description='The chat server.', allow_abbrev=False,
-                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add, seconds = parser.add_argument, between(1, 86400, float)
-    add('--host', default='127.0.0.1', help='address to listen on')
-    add('--port', type=between(0, 65535), default=8000, help='0: any that is free')
-    add('--db', default='im.db', metavar='FILE', help='where everything is kept; :memory: keeps nothing')
-    add('--durability', choices=('full', 'normal', 'off'), default='full', help='only full survives a power cut')
-    add('--tls-cert', metavar='FILE', help='certificate (PEM): then all connections are TLS')
+    parser = Parser(prog='imserver.py', description='The chat server.', allow_abbrev=False)
+    add, seconds, number = parser.add_argument_group('where').add_argument, between(1, 86400, float), between(1, 10**6)
+    add('--host', default='127.0.0.1', help='address to listen on (%(default)s)')
+    add('--port', type=between(0, 65535), default=8000, help='0: any that is free (%(default)s)')
+    add('--db', default='im.db', metavar='FILE', help='what keeps everything; :memory: keeps nothing (%(default)s)')
+    add('--durability', choices=('full', 'normal', 'off'), default='full', help='only full survives a power cut (full)')
+    add('--tls-cert', metavar='FILE', help='certificate (PEM): then all connections are TLS (none)')
     add('--tls-key', metavar='FILE', help='its key; if it is not in the same file')
-    add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='silence after which a connection is closed')
-    add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in')
-    add('--max-connections', type=between(1, 1000000), default=10000, metavar='N', help='at one time')
-    add('--max-unauthenticated', type=between(1, 1000000), default=256, metavar='N', help='of these not logged in')
-    add('--max-body', type=between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='of a frame')
-    add('--max-group', type=between(1, 3000), default=500, metavar='N', help='members of a group')
-    add('--rate', type=between(0, 1000000), default=1000, metavar='N', help='requests a second a session; 0: no limit')
-    add('--password-cost', type=between(10, 20), default=14, metavar='N', help="log2 of scrypt's N")
+    add = parser.add_argument_group('limits').add_argument
+    add('--idle', type=seconds, default=15.0, metavar='SECONDS', help='of silence that end a connection (%(default)s)')
+    add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in (%(default)s)')
+    add('--max-connections', type=number, default=10000, metavar='N', help='at one time (%(default)s)')
+    add('--max-unauthenticated', type=number, default=256, metavar='N', help='of these not logged in (%(default)s)')
+    add('--max-body', type=between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='%(default)s')
+    add('--max-group', type=between(1, 3000), default=500, metavar='N', help='members of a group (%(default)s)')
+    add('--rate', type=between(0, 10**6), default=1000, metavar='N', help='requests a second; 0: no end (%(default)s)')
+    add('--limits', action='store_true', help='print every limit, and exit')
+    add = parser.add_argument_group('accounts').add_argument
+    add('--password-cost', type=between(10, 20), default=14, metavar='N', help="log2 of scrypt's N (%(default)s)")
     add('--closed-registration', action='store_true', help='only accounts that exist may log in')
     add('--set-password', metavar='NAME', default=argparse.SUPPRESS, help='make an account or reset it, and exit')
-    add('--limits', action='store_true', help='print every limit, and exit')
-    add('--log-level', choices=('debug', 'info', 'warning', 'error'), default='info', help='what is logged on stderr')
+    add = parser.add_argument_group('to watch it, on standard error').add_argument
+    add('--trace', action='store_true', help='each frame that comes and goes, annotated')
+    add('--trace-ticks', action='store_true', help='what each turn of the loop did')
+    add('--stats', type=seconds, metavar='SECONDS', help='a line so often (never; at once on SIGUSR1)')
+    add('--log-level', choices=('debug', 'info', 'warning', 'error'), default='info', help='what is logged (info)')
     return parser
 
 
-def _limits(options: argparse.Namespace) -> str:
-    """All limits: of the options, and the lines of the source that name one, with what they say of it."""
+def _limits(options: argparse.Namespace) -> str:  # those of the options, and the lines of the source that name one
     lines = [f'--{name.replace("_", "-")} {n}' for name, n in vars(options).items() if type(n) in (int, float)]
     for module in map(inspect.getmodule, (decode, EventLoop, Store, Server)):
-        constants = [line for line in inspect.getsource(module).splitlines() if line[:1].isupper() and '  # ' in line]
-        lines += ['', f'{module.__name__}:', *constants]
+        limits = re.findall('^[A-Z][A-Z_, ]+ = [-0-9M].*', inspect.getsource(module), re.MULTILINE)
+        lines += ['', f'{os.path.basename(module.__file__)}:', *limits]
     return '\n'.join(lines)
 
 
@@ -753,8 +755,7 @@ def _tls_context(parser: Parser, options: argparse.Namespace) -> ssl.SSLContext 
     return context
 
 
-def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:
-    """Make or reset the account that --set-password names."""
+def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:  # --set-password
     name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
     password = ask(parser, 'New password: ') if password is None else password
     if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
@@ -782,8 +783,9 @@ def main() -> None:
         store.close()
         reason = (error.strerror or str(error)).partition(' (while')[0]  # what create_server adds says it again
         parser.error(f'cannot listen on {options.host} port {options.port}: {reason} (--port N: on another)')
-    for number in (signal.SIGINT, signal.SIGTERM):
-        server.loop.add_signal_handler(number, server.stop)
+    for name, react in {'SIGINT': server.stop, 'SIGTERM': server.stop, 'SIGUSR1': server.report}.items():
+        if hasattr(signal, name):
+            server.loop.add_signal_handler(getattr(signal, name), react)
     host, port = server.listener.address
     if not (tls or host.startswith('127.') or host == '::1'):
         logger.warning('passwords and messages cross the network in the clear: anyone on the way can read them')

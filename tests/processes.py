@@ -35,7 +35,7 @@ RESET_ON_CLOSE = struct.pack('ii', 1, 0)  # for SO_LINGER: as when a process die
 def wait_until(condition, what, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f'after {seconds:g} s not yet: {what}'
+        assert time.monotonic() < deadline, f'after {seconds:g} s not yet: {what() if callable(what) else what}'
         time.sleep(0.01)
 
 

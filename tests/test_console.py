@@ -273,10 +273,10 @@ def test_lines_entered_before_come_back():
 
 def test_the_history_holds_so_many_lines_and_no_more():
     editor = LineEditor()
-    editor.feed(''.join(f'line {n}\r' for n in range(console.HISTORY_LIMIT)).encode())
-    assert (len(editor.history), editor.history[0]) == (console.HISTORY_LIMIT, 'line 0')
+    editor.feed(''.join(f'line {n}\r' for n in range(console.TYPED_LIMIT)).encode())
+    assert (len(editor.history), editor.history[0]) == (console.TYPED_LIMIT, 'line 0')
     editor.feed(b'one more\r')
-    assert (len(editor.history), editor.history[0]) == (console.HISTORY_LIMIT, 'line 1')
+    assert (len(editor.history), editor.history[0]) == (console.TYPED_LIMIT, 'line 1')
 
 
 def test_what_is_hidden_is_not_remembered_and_nothing_comes_back_there():
@@ -309,10 +309,10 @@ def test_a_history_across_runs(tmp_path):
         keep_line(path, line)
     assert load_history(path) == ['/users', '你好 😀', 'lone ?']
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
-    path.write_text('more\n' * 2 * console.HISTORY_LIMIT, encoding='utf-8')
-    assert len(load_history(path)) == console.HISTORY_LIMIT and len(path.read_text(encoding='utf-8').splitlines()) == 2_000
+    path.write_text('more\n' * 2 * console.TYPED_LIMIT, encoding='utf-8')
+    assert len(load_history(path)) == console.TYPED_LIMIT and len(path.read_text(encoding='utf-8').splitlines()) == 2_000
     keep_line(path, 'one over')
-    assert load_history(path)[-1] == 'one over' and len(path.read_text(encoding='utf-8').splitlines()) == console.HISTORY_LIMIT
+    assert load_history(path)[-1] == 'one over' and len(path.read_text(encoding='utf-8').splitlines()) == console.TYPED_LIMIT
 
 
 def test_a_history_that_cannot_be_kept_disturbs_nobody(tmp_path):
