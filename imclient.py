@@ -160,8 +160,6 @@ class ServerHandler(Handler):
     def _give_up(self, reason: str) -> None:
         hint = 'is it one with TLS?' if self._client.uses_tls else 'with --tls?'
         self._client.on_lost(reason if self._has_read else f'{reason} before a word: {hint}')
-        if self.channel.is_open:
-            self.channel.abort()
 
     def user_event(self, event: Any) -> None:
         if event is READER_IDLE and not self._client.is_logging_in:
@@ -267,9 +265,7 @@ class Client:
 
     def _beat(self) -> None:
         if self.is_logging_in and self._loop.time() - self._asked_at >= LOGIN_PATIENCE:
-            channel = self._channel
-            self.on_lost(f'the login was not answered within {LOGIN_PATIENCE:g} s')
-            return channel.abort()
+            return self.on_lost(f'the login was not answered within {LOGIN_PATIENCE:g} s')
         self._timer = self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
         self._write(protocol.HeartbeatRequest())
 
@@ -278,10 +274,12 @@ class Client:
         secret = {'token': self._token} if self._token else {'password': self._password}
         self._write(protocol.LoginRequest(user_name=self.user_name, **secret))
 
-    def on_lost(self, reason: str) -> None:  # the connection is gone: come back, if the user is to be logged in
-        if self._channel is None:
+    def on_lost(self, reason: str) -> None:
+        """The connection is no good any more: end it, and come back if the user is to be logged in."""
+        channel, self._channel, self.is_logged_in = self._channel, None, False
+        if channel is None:  # given up by ourselves
             return
-        self._channel, self.is_logged_in = None, False
+        channel.abort()
         self.lost_at = self._loop.time() if self.lost_at is None else self.lost_at
         self._timer.cancel()
         self.tell('disconnected', reason=reason)
@@ -393,10 +391,8 @@ class Client:
             self._send(request)
 
     def _on_login_refused(self, packet: Any) -> None:
-        channel = self._channel
-        if channel and self.lost_at is not None and packet.code in ('too_many_attempts', 'internal_error'):
+        if self.lost_at is not None and packet.code in ('too_many_attempts', 'internal_error'):
             self.on_lost(packet.reason or packet.code)  # it was good before: again, later
-            channel.abort()
         elif self._token and self._password is not None:  # the token has ended: try the password
             self._token = None
             self._send_login()
@@ -515,13 +511,12 @@ class App:
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
                              patience=None if is_person else PATIENCE, tls=options.tls)
-        self._arrived = 0  # messages since what had waited began to come
+        self._arrived, self._exit_code = 0, 0  # messages since the last login
         self._quiet: list[str] | None = None  # lists that nobody asked to see; None: there was no login yet
-        self._login_name, self._exit_code = '', 0  # whose password the next line is
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end, self._is_ending = False, False  # the input is over; it is time to leave
-        self._left, self._timer = 0, NO_TIMER  # see _wait_for_answers
+        self._login_name, self._left, self._timer = '', 0, NO_TIMER  # whose password comes next; see _wait_for_answers
 
     def run(self) -> int:
         """Return the exit code."""
@@ -569,9 +564,10 @@ class App:
         self._loop.call_soon_threadsafe(self._feed, b'')
 
     def _on_readable(self, mask: int) -> None:
+        data = b''
         with contextlib.suppress(OSError):  # EIO: the terminal was closed
-            return self._feed(os.read(0, 65536))
-        self._feed(b'')
+            data = os.read(0, 65536)
+        self._feed(data)
 
     def _feed(self, data: bytes) -> None:  # b'': the end of it
         self._at_end = not data
@@ -702,11 +698,11 @@ class App:
         elif kind == 'login':
             self._arrived = 0
             self._loop.call_later(BACKLOG_PAUSE, self._count_backlog, 0)
-            if self._quiet is None:
+            if self._quiet is None and self.client.version == 2:
                 self._quiet = ['groups', 'users']
                 self.client.tell('info', text='/chat NAME talks to somebody, /users shows who is there, /help the rest')
-                self._loop.call_soon(self._ask, protocol.ListGroupsRequest)
-                self._loop.call_soon(self._ask, protocol.ListUsersRequest)
+                for kind in protocol.ListGroupsRequest, protocol.ListUsersRequest:
+                    self._loop.call_soon(self._ask, kind)
 
     def _count_backlog(self, before: int) -> None:  # once it has all come, say how much, if it is more than a screen
         if self._arrived > before:
@@ -760,17 +756,19 @@ HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in 
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog='imclient.py', description='The chat client.', allow_abbrev=False)
-    add = parser.add_argument
-    add('--host', default='127.0.0.1', help='of the server (default: 127.0.0.1)')
-    add('--port', type=between(1, 65535), default=8000, help='(default: 8000)')
-    add('--user', metavar='NAME', help='asked for if not given; the first login with a free name makes the account')
-    add('--password', help='IM_PASSWORD, or asked for, if not given; here others on this machine may see it')
+    parser = Parser(prog='imclient.py', description='The chat client (/help lists what to type).', allow_abbrev=False)
+    add = parser.add_argument_group('the server').add_argument
+    add('--host', default='127.0.0.1', help='its name or address (%(default)s)')
+    add('--port', type=between(1, 65535), default=8000, metavar='N', help='(%(default)s)')
     add('--tls', action='store_true', help='only to a server whose certificate is good')
     add('--tls-ca', metavar='FILE', help="who may have signed it (PEM), if not one of the system's; implies --tls")
-    add('--retries', type=int, metavar='N', help='attempts to reach the server at the start (5; not in a terminal: 0)')
+    add('--retries', type=int, metavar='N', help='further attempts to reach it at first (5; not in a terminal: 0)')
+    add = parser.add_argument_group('you').add_argument
+    add('--user', metavar='NAME', help='the first login with a free name makes the account (asked for)')
+    add('--password', help='others on this machine may see it here (IM_PASSWORD, or asked for)')
+    add = parser.add_argument_group('the output').add_argument
     add('--json', action='store_true', help='one JSON object an event')
-    add('--no-color', action='store_true', help='no escape codes for colour')
+    add('--no-color', action='store_true', help='no escape character at all, as with NO_COLOR')
     return parser
 
 
@@ -791,8 +789,8 @@ def main() -> None:
     options.password = ask(parser, 'Password: ') if options.password is None else options.password
     if any('\ud800' <= char <= '\udfff' for char in options.user + options.password):  # bytes that are no text
         parser.error('the name and the password must be text')
-    make = PlainTerminal if options.json else make_terminal
-    raise SystemExit(App(options, make(open(1, 'wb', closefd=False))).run())
+    terminal = (PlainTerminal if options.json else make_terminal)(open(1, 'wb', closefd=False))
+    raise SystemExit(App(options, terminal).run())
 
 
 if __name__ == '__main__':

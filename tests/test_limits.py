@@ -9,6 +9,10 @@ import io
 import itertools
 import os
 import re
+import socket
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -25,7 +29,8 @@ from imserver import HISTORY_DEFAULT, HISTORY_SIZE, MAX_MESSAGE, PAGE, PAGES_A_T
 from peers import World
 from protocol import (
     MAX_BODY_CLIENT, DeliveryAck, HeartbeatRequest, HeartbeatResponse, HistoryRequest, HistoryResponse,
-    JoinGroupResponse, ListUsersRequest, ListUsersResponse, LoginRequest, MessageRequest, MessageResponse, encode)
+    JoinGroupResponse, ListUsersRequest, ListUsersResponse, LoginRequest, LoginResponse, MessageRequest,
+    MessageResponse, encode)
 from store import FOREVER, HISTORY_STEP, ROWS_A_STATEMENT, RUN, RUNS_AT_ONCE, Store
 from test_imclient import World as ClientWorld, ack_of
 from test_imserver import Ended, blocked_reader, frame
@@ -129,6 +134,9 @@ CROSSED = {  # several tests: up to it, over it
     'LINE_LIMIT': 'test_console.py::test_line_reader '
                   'test_console.py::test_an_overlong_line_ignores_more_keys_but_not_the_others',
     'SEQUENCE_LIMIT': 'test_console.py::test_an_endless_sequence_takes_no_room',
+    'TYPED_LIMIT': 'test_console.py::test_the_history_holds_so_many_lines_and_no_more',
+    'BACKLOG_PAUSE': 'test_limits.py::test_what_had_waited_is_counted_once_none_has_come_for_its_time',
+    'LEAVE_TIMEOUT': 'test_limits.py::test_a_server_that_does_not_close_is_left_after_its_time',
 }
 NO_LIMIT = {  # what is a number, and why nobody can cross it
     '--port': 'an address; what it may be is in RANGES',
@@ -391,7 +399,7 @@ def test_one_group_more_than_the_cache_of_members_takes_begins_it_anew(world, mo
     for _ in range(4):
         alice.create('bob')
         kept.append(len(world.server._members))
-    assert kept == [1, 2, 1, 2]
+    assert kept == [1, 2, 0, 1]
 
 
 def test_the_cache_of_members_is_bounded_whatever_the_groups(world, monkeypatch):
@@ -489,6 +497,7 @@ def test_a_request_that_is_sent_is_one_that_every_server_takes(open_world):
     world.pump(lambda: client.is_logged_in and not client.pending, lambda: events)
     world.settle()
     client.close()
+    world.settle()
     assert [event['event'] for event in events] == ['connected', 'login', 'error']
     assert events[-1]['code'] == 'message_too_long'  # and not because the frame was
 
@@ -583,3 +592,33 @@ def test_beyond_so_many_lines_a_pipe_waits(client_world, app, pipe):
         assert len(app._lines) == imclient.LINES_AHEAD + read  # they wait for the login
     let_in(client_world, app)
     assert not app._lines and len(client_world.link.of(MessageRequest)) == imclient.LINES_AHEAD + 1
+
+
+# The command line of the client, for a person ........................................................
+
+@pytest.mark.parametrize('count', [24, 25])
+def test_what_had_waited_is_counted_once_none_has_come_for_its_time(client_world, app, monkeypatch, count):
+    monkeypatch.setenv('LINES', '24')  # more than that is told
+    told, app._waits = [], False
+    monkeypatch.setattr(app._terminal, 'print', told.append)
+    let_in(client_world, app)
+    client_world.link.send(*[MessageResponse(from_user_id='bob', message='x', message_id=n + 1) for n in range(count)])
+    pause = imclient.BACKLOG_PAUSE
+    for seconds, is_told in (pause, False), (pause - 0.25, False), (0.25, count > 24):
+        client_world.settle()
+        client_world.clock.now += seconds
+        client_world.loop.tick(0)
+        assert any(f'{count} messages had waited' in text for text in told) == is_told
+
+
+def test_a_server_that_does_not_close_is_left_after_its_time():
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        script = [sys.executable, 'imclient.py', '--user', 'alice', '--port', str(listener.getsockname()[1])]
+        with subprocess.Popen(script, cwd=TESTS.parent, env=os.environ | {'IM_PASSWORD': 'x'}, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL) as process, listener.accept()[0] as sock:
+            sock.sendall(encode(LoginResponse(success=True, user_name='alice', log_id='x'), 2))
+            while sock.recv(4096):  # up to the end of what it sends
+                pass
+            begin = time.monotonic()
+            assert process.wait(10) == 0
+            assert imclient.LEAVE_TIMEOUT - 0.3 < time.monotonic() - begin < imclient.LEAVE_TIMEOUT + 3
