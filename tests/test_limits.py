@@ -602,7 +602,8 @@ def test_what_had_waited_is_counted_once_none_has_come_for_its_time(client_world
     told, app._waits = [], False
     monkeypatch.setattr(app._terminal, 'print', told.append)
     let_in(client_world, app)
-    client_world.link.send(*[MessageResponse(from_user_id='bob', message='x', message_id=n + 1) for n in range(count)])
+    client_world.link.send(*[MessageResponse(from_user_id='bob', message='x', message_id=n + 1, sent_at=1)
+                              for n in range(count)])
     pause = imclient.BACKLOG_PAUSE
     for seconds, is_told in (pause, False), (pause - 0.25, False), (0.25, count > 24):
         client_world.settle()
