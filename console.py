@@ -426,9 +426,9 @@ class Chats:
         people.append(event.get('fromUserId', event.get('userId', '')))
         names = {name for name in people if 0 < len(name) <= LONGEST_ID and name != me}
         self.users.update(list(names)[:max(KNOWN_NAMES - len(self.users), 0)])
-        about = event.get('groupId', people[-1])
-        if event['event'] in ('message', 'group_message') and about in self.users | self.groups.keys():
-            self._unread[about] += people[-1] != me
+        about = event.get('groupId', event.get('toUserId', people[-1]))
+        if event['event'] in ('message', 'group_message', 'sent') and about in self.users | self.groups.keys():
+            self._unread[about] = 0 if people[-1] in ('', me) else self._unread[about] + 1  # who answers has read it
 
     def title(self, target: str) -> str:
         """How a conversation is called: `bob`, `#team`, `#1a2b3c4d`."""
