@@ -937,3 +937,76 @@ def test_a_missing_field_is_a_fault_of_ours():
 def test_ordinary_events_fit_into_80_columns(new_york):
     for event in EVERY_EVENT:
         assert max(map(width, shown(event).split('\n'))) <= 80, event
+
+
+# ---- who there is, and what is unread ---------------------------------------------------------------------
+
+def noted(*events, me='me'):
+    chats = Chats()
+    for event in events:
+        chats.note(event, me)
+    return chats
+
+
+def message(sender, group=None):
+    place = {'event': 'group_message', 'groupId': group} if group else {'event': 'message'}
+    return place | {'fromUserId': sender, 'fromUserName': sender, 'message': 'x'}
+
+
+TEAM = {'groupId': '1a2b3c4d', 'groupName': 'team', 'memberCount': 2}
+
+
+def test_a_group_is_called_by_its_name_where_that_says_which():
+    chats = noted({'event': 'groups', 'groupList': [TEAM, {'groupId': '5e6f7a8b', 'memberCount': 1}]})
+    assert [chats.title(target) for target in ('1a2b3c4d', '5e6f7a8b', 'bob')] == ['#team', '#5e6f7a8b', 'bob']
+    assert [chats.find(word) for word in ('#team', '#5e6f7a8b', '1a2b3c4d', 'bob', '#0a0a0a0a', '#other', 'team', '')] == [
+        '1a2b3c4d', '5e6f7a8b', '1a2b3c4d', 'bob', '0a0a0a0a', '#other', 'team', '']
+    chats.note({'event': 'group_created', **TEAM, 'groupId': '99999999', 'userNameList': []}, 'me')
+    assert chats.title('1a2b3c4d') == '#1a2b3c4d' and chats.title('99999999') == '#99999999'    # which of the two?
+    assert chats.find('#team') == '#team'
+
+
+@pytest.mark.parametrize('name', ['10:32 bob', 'a: b', 'two words', 'x' * 65, 'a\x1b[2J', '', '#x', '\u202e'])
+def test_a_name_that_could_pass_for_something_else_is_not_shown(name):
+    chats = noted({'event': 'groups', 'groupList': [{**TEAM, 'groupName': name}]})
+    assert chats.title('1a2b3c4d') == '#1a2b3c4d'
+
+
+def test_a_name_is_kept_when_later_events_do_not_say_it():
+    chats = noted({'event': 'groups', 'groupList': [TEAM]}, message('bob', '1a2b3c4d'))
+    assert chats.title('1a2b3c4d') == '#team'
+
+
+def test_unread_is_what_others_said_elsewhere():
+    chats = noted({'event': 'groups', 'groupList': [TEAM]}, message('bob'), message('bob'), message('carol', '1a2b3c4d'))
+    assert chats.unread() == ' (bob 2, #team 1)'
+    chats.note(message('me', '1a2b3c4d'), 'me')                             # who answers has read it
+    assert chats.unread() == ' (bob 2)'
+    chats.note({'event': 'sent', 'toUserId': 'bob', 'message': 'x'}, 'me')
+    assert chats.unread() == ''
+    chats.note(message('bob'), 'me')
+    chats.front = 'bob'
+    assert chats.unread() == ''
+    chats.front = ''
+    assert chats.unread() == ''
+    for n, name in enumerate(('a', 'b', 'c', 'd')):
+        for _ in range(n + 1):
+            chats.note(message(name), 'me')
+    assert chats.unread() == ' (d 4, c 3, b 2)'                             # no more than fit a prompt
+
+
+def test_users_are_learnt_from_whatever_names_them():
+    chats = noted(message('alice'), {'event': 'users', 'userList': [{'userId': 'bob'}, {'userId': 'me'}]},
+                  {'event': 'members', 'groupId': 'g', 'sessionList': [{'userId': 'carol'}, {}]},
+                  {'event': 'notice', 'groupId': 'g', 'userId': 'dave', 'action': 'joined'}, {'event': 'info', 'text': 'x'})
+    assert chats.users == {'alice', 'bob', 'carol', 'dave'} and set(chats.groups) == {'g'}
+
+
+def test_a_server_cannot_make_it_remember_without_end():
+    chats = Chats()
+    for n in range(console.KNOWN_NAMES + 100):
+        chats.note(message(f'u{n}', f'g{n}'), 'me')
+        chats.note(message(f'v{n}'), 'me')
+    chats.note(message('x' * 65, 'y' * 65), 'me')
+    assert len(chats.users) == len(chats.groups) == console.KNOWN_NAMES
+    assert len(chats._unread) <= 2 * console.KNOWN_NAMES

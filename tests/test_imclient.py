@@ -2059,6 +2059,53 @@ def test_output_is_plain_where_it_is_no_terminal(port):
     result = run(port, '/msg alice12 hi\n/nonsense\n', user='alice12')
     assert len(result.lines) == 5 and '\x1b' not in result.out
 
+def test_a_login_that_is_refused_for_now_after_a_loss_is_tried_again(world):
+    world.login()
+    refusals = iter(['too_many_attempts', 'internal_error', None])
+    seen = []
+
+    def answer(link, packet):
+        seen.append((packet.token, packet.password))
+        code = next(refusals)
+        link.send(LoginResponse(success=False, user_name='alice', code=code, reason='later') if code else
+                  world.server.login_answer(packet))
+    world.server.on[LoginRequest] = answer
+    world.server.go()
+    world.server.come_back()
+    for _ in range(3):
+        world.settle()
+        world.clock.now += 60
+        world.loop.tick(0)
+    world.settle()
+    assert world.client.is_logged_in and not world.of('login_failed')
+    assert [event['reason'] for event in world.of('disconnected')][1:] == ['later', 'later']
+    assert seen == [('token-1', None)] * 3
+
+
+def test_a_login_that_is_refused_for_now_at_first_is_told(world):
+    world.server.on[LoginRequest] = lambda link, packet: link.send(
+        LoginResponse(success=False, user_name='alice', code='too_many_attempts', reason='later'))
+    world.client.login('alice', 'secret')
+    world.settle()
+    assert world.of('login_failed') == [{'event': 'login_failed', 'code': 'too_many_attempts', 'reason': 'later'}]
+
+
+def test_a_server_that_ends_without_a_word_is_asked_for_tls_and_one_that_spoke_is_not(world):
+    world.server.on = {LoginRequest: lambda link, packet: link.channel.abort()}
+    world.server.answers_heartbeats = False
+    world.client.login('alice', 'secret')
+    world.settle()
+    assert world.of('disconnected')[0]['reason'].endswith(' before a word: with --tls?')
+    world.events.clear()
+    world.server.on = {LoginRequest: lambda link, packet: link.send(world.server.login_answer(packet))}
+    world.clock.now += 60
+    world.loop.tick(0)
+    world.settle()
+    world.link.channel.abort()
+    world.settle()
+    assert 'tls' not in world.of('disconnected')[0]['reason']
+
+
 
 # C. In a terminal ....................................................................................
 
