@@ -1,4 +1,5 @@
 """TLS: the server and the client as people run them, Python's own blocking `ssl` socket, and peers that do it wrong."""
+import os
 import socket
 import ssl
 import subprocess
@@ -259,3 +260,26 @@ def test_logs_of_a_process_name_no_bug(secure):
     peer = SecurePeer(secure.port, secure.ca)
     assert peer.ask(HeartbeatRequest(), HeartbeatResponse)
     peer.socket.close()
+
+
+def test_what_breaks_tls_in_a_running_session_is_a_loss_and_the_client_comes_back(tmp_path):
+    """Only a handshake that fails is a reason to give up."""
+    certificate, key = write_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        listener.settimeout(PATIENCE)
+        process = Process(['imclient.py', '--user', 'alice', '--port', str(listener.getsockname()[1]), '--password', 'pw',
+                           '--tls-ca', str(certificate), '--host', 'localhost'], tmp_path / 'client.err')
+        try:
+            for _ in range(2):
+                with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
+                    sock.recv(4096)
+                    sock.sendall(protocol.encode(LoginResponse(success=True, user_name='alice', log_id='x'), 2))
+                    process.expect('-- logged in as alice.*')
+                    with socket.socket(fileno=os.dup(sock.fileno())) as plain:
+                        plain.sendall(b'this is no record of TLS')
+                    process.expect('-- disconnected: TLS: .*')
+                    process.expect('.*connecting again in .*')
+        finally:
+            process.end()
