@@ -30,6 +30,7 @@ from pathlib import Path
 
 import pytest
 
+import console
 import imclient
 import protocol
 from console import render
@@ -2104,6 +2105,29 @@ def test_a_server_that_ends_without_a_word_is_asked_for_tls_and_one_that_spoke_i
     world.link.channel.abort()
     world.settle()
     assert 'tls' not in world.of('disconnected')[0]['reason']
+
+
+
+@pytest.mark.parametrize('is_person', [True, False])
+def test_a_keyboard_that_cannot_be_watched_gives_plain_lines_and_a_person_is_told_once(port, monkeypatch, capfdbinary, is_person):
+    """As on Windows, where select takes sockets only."""
+    options = imclient.make_parser().parse_args(['--user', 'windows', '--password', 'secret', '--port', str(port)])
+    options.tls = None
+    real = imclient.EventLoop.register
+
+    def register(loop, file, events, callback):
+        if file == 0:
+            raise OSError('not a socket')
+        real(loop, file, events, callback)
+    monkeypatch.setattr(imclient.EventLoop, 'register', register)
+    monkeypatch.setattr(imclient.os, 'isatty', lambda descriptor: is_person)
+    keys = iter([b'/msg windows hi\n', b'/exit\n', b''])
+    monkeypatch.setattr(imclient.os, 'read', lambda descriptor, size: next(keys))
+    with open(os.dup(1), 'wb') as output:
+        assert imclient.App(options, console.PlainTerminal(output)).run() == 0
+    printed = capfdbinary.readouterr().out.decode()
+    assert printed.count('this keyboard gives whole lines') == is_person
+    assert 'you -> windows: hi' in printed
 
 
 

@@ -315,3 +315,17 @@ def test_no_server_says_what_was_tried_and_what_to_do(server, open_terminal):
     nobody.press('Enter')
     nobody.sees('cannot reach the server: Connection refused; connecting again in ')
     nobody.until(lambda rows: 'is imserver.py running there? (--host, --port)' in ''.join(rows), 'gave up')
+
+
+def test_in_front_of_a_pipe_the_password_is_asked_for(server, open_terminal, tmp_path):
+    server.register('bob')
+    shell = BACKENDS[0](['sh', '-c', f"echo '/msg bob hi there' | {sys.executable} imclient.py --port {server.main.port} "
+                         '--user alice; echo code $?; cat'], 80)
+    try:
+        shell.sees('Password:')
+        shell.type('secret')
+        shell.press('Enter')
+        shell.sees('you -> bob: hi there', 'code 0')
+        assert 'secret' not in '\n'.join(shell.rows())
+    finally:
+        shell.close()
