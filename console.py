@@ -41,16 +41,17 @@ except ImportError:  # Windows: `make_terminal` gives a PlainTerminal there
 LINE_LIMIT = 4096 + 512
 SEQUENCE_LIMIT = 16  # characters of an escape sequence that are kept; the longest one we know has four
 TYPED_LIMIT = 1_000  # lines that can be called back, and that the file keeps
-KNOWN_NAMES, LONGEST_ID = 2_000, 64  # users and groups that are remembered, as many as a server lists; their characters
+KNOWN_NAMES, LONGEST_ID = 2_000, 64  # groups, as many as a server lists, and users that are remembered; characters
 
 INDENT = '    | '  # before every row that continues a message: nothing a sender writes begins at the left edge
 # Unicode's categories of characters that are not seen but do something: controls, format characters (among them those
 # that turn the direction of writing), line and paragraph separators, lone surrogates.
 STEERING = frozenset({'Cc', 'Cf', 'Zl', 'Zp', 'Cs'})
+JOINERS = '\u200c\u200d'  # these format characters steer nothing: Persian needs them, and emoji of several parts
 BOLD, DIM, RED = '1', '2', '31'  # ECMA-48 SGR, "select graphic rendition"
 NAME_COLORS = ('32', '33', '34', '35', '36', '92', '93', '94', '95', '96')  # all but red, which says that it failed
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
-PLAIN_NAME = re.compile(r'[\w.-]{1,64}')  # of a group: with blanks or colons, it could pass for what somebody said
+PLAIN_NAME = re.compile(r'(?![0-9a-f]{8}$)[\w.-]{1,64}')  # of a group; others could pass for an id, or for speech
 
 
 # 1. Text on a screen .................................................................................
@@ -60,8 +61,8 @@ def escape(text: str) -> str:
     certainty about a character nobody can see; doubling would spoil every `C:\new`."""
     if text.isprintable():  # the usual case; False for all of STEERING and some more
         return text
-    return ''.join(char.encode('unicode_escape').decode('ascii') if unicodedata.category(char) in STEERING else char
-                   for char in text)
+    return ''.join(char if char in JOINERS or unicodedata.category(char) not in STEERING else
+                   char.encode('unicode_escape').decode('ascii') for char in text)
 
 
 def escape_block(text: str, indent: str) -> str:
@@ -109,7 +110,7 @@ def fold(line: str, columns: int) -> str:
 
 # 2. Lines out of a pipe ..............................................................................
 class Key(enum.Enum):  # those that are no text; a `feed` returns them among the lines, in the order of typing
-    CLEAR = 'Ctrl-C on an empty line'
+    EMPTY = 'Ctrl-C on an empty line'
     INTERRUPT = 'Ctrl-C, and before it Ctrl-C'
     SUSPEND = 'Ctrl-Z'
     END = 'Ctrl-D on an empty line, or the end of the input'
@@ -120,8 +121,7 @@ def _utf8_decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder('utf-8')(errors='replace')
 
 
-class LineReader:
-    """Lines out of bytes that come in pieces, cut anywhere.  For pipes and files: no keys, no editing."""
+class LineReader:  # lines out of bytes that come in pieces, cut anywhere.  For pipes and files: no keys, no editing
     def __init__(self) -> None:
         self._decoder, self._rest = _utf8_decoder(), ''  # the line that has no end yet
 
@@ -131,8 +131,7 @@ class LineReader:
         *lines, self._rest = [line[:LINE_LIMIT] for line in lines]
         return [line.removesuffix('\r') for line in lines]
 
-    def finish(self) -> list[str | Key]:
-        """The input is at its end: the last line if it had no line break, and Key.END."""
+    def finish(self) -> list[str | Key]:  # the input is at its end: the last line if it had no line break, and Key.END
         last, self._rest = self._rest + self._decoder.decode(b'', final=True), ''
         return [last, Key.END] if last else [Key.END]
 
@@ -149,7 +148,7 @@ class LineEditor:
 
     `text` is what is typed so far and `cursor` a place in it, counted in code points.  Where `hidden`, `view` shows
     only the `prompt` (a password is typed).  `history`: lines entered before.  `complete(text)`: what the last word of
-    a line that begins so may become."""
+    a line that begins so may become, printable."""
     def __init__(self, prompt: str = '', hidden: bool = False) -> None:
         self.prompt, self.hidden = prompt, hidden
         self.text, self.cursor = '', 0
@@ -192,7 +191,7 @@ class LineEditor:
         elif key in ('\r', '\n'):
             return self._enter()
         elif key == '\x03':
-            return None if self.clear() else Key.CLEAR
+            return Key.EMPTY if not self.clear() or self.hidden else None
         elif key == '\x1a':
             return Key.SUSPEND
         elif key == '\t':
@@ -209,13 +208,13 @@ class LineEditor:
         room = max(columns - 1, 2)  # the cursor behind the last character needs a column too
         half = room // 2
         first = max(cursor // half - 1, 0) * half
-        # Format characters are sent but not shown: they take no column, and cannot turn the row around.
-        text = ''.join(char for char in text if unicodedata.category(char) != 'Cf')
+        # What steers is sent but not shown: format characters turn rows around, a history may hold worse.
+        text = ''.join(char for char in text if unicodedata.category(char) not in STEERING)
         return clip(prompt + text, first, first + room), cursor - first
 
-    def clear(self) -> str:
-        """Begin an empty line; return what was typed."""
+    def clear(self) -> str:  # begin an empty line; return what was typed
         text, self.text, self.cursor, self._back = self.text, '', 0, 0
+        self._offers.clear()
         return text
 
     def _enter(self) -> str:
@@ -238,10 +237,9 @@ class LineEditor:
             self._offered, offers = before.rpartition(' ')[2], self.complete(before)
             self._offers.extend([f'{offers[0]} '] if len(offers) == 1 else [*offers, self._offered] if offers else [])
         if self._offers:
-            self._cut(self.cursor - len(self._offered))
-            self._offered = self._offers.popleft()
-            for char in self._offered:
-                self._insert(char)
+            start, self._offered = self.cursor - len(self._offered), self._offers.popleft()
+            self.text = self.text[:start] + self._offered + self.text[self.cursor:]
+            self.cursor = start + len(self._offered)
             self._offers.extend([self._offered] if self._offers else [])
 
     def _insert(self, char: str) -> None:
@@ -286,15 +284,15 @@ class LineEditor:
 def load_history(path: Path) -> list[str]:
     """The lines of earlier runs, the last TYPED_LIMIT; none where they cannot be read."""
     with contextlib.suppress(OSError):
-        lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+        lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]
         if len(lines) > 2 * TYPED_LIMIT:  # not each time: another client may be writing
-            path.write_text(''.join(lines[-TYPED_LIMIT:]), encoding='utf-8')
-        return [line.rstrip('\n') for line in lines[-TYPED_LIMIT:]]
+            path.write_text('\n'.join([*lines[-TYPED_LIMIT:], '']), encoding='utf-8')
+        return lines[-TYPED_LIMIT:]
     return []
 
 
 def keep_line(path: Path, line: str) -> None:
-    """Add a line to that file, which only its owner may read."""
+    """Add a line to that file, which is made so that only its owner may read it."""
     with contextlib.suppress(OSError):  # a full disk, or no home: no reason to bother a chat
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(path, 'a+', encoding='utf-8', errors='replace', opener=lambda *how: os.open(*how, 0o600)) as file:
@@ -336,7 +334,8 @@ class Terminal(PlainTerminal):
     """A terminal whose last row belongs to the line being typed; all that is printed goes above it.
 
     `keyboard` is the file descriptor of standard input, a terminal; `columns` tells how wide the screen is now.  The
-    row is drawn between `open` and `close` only.  A line that was entered is erased: the event it leads to stays."""
+    row is drawn between `open` and `close` only.  A line that was entered is erased: the event it leads to stays.
+    Honest simplification: where the screen becomes narrower, a piece of a long line may stay behind."""
     def __init__(self, output: BinaryIO, keyboard: int,
                  columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns) -> None:
         super().__init__(output)
@@ -386,8 +385,7 @@ class Terminal(PlainTerminal):
         self.editor.prompt, self.editor.hidden = prompt, secret
         self.redraw()
 
-    def redraw(self) -> None:
-        """Draw the row again, for example after the terminal's size has changed."""
+    def redraw(self) -> None:  # draw the row again, for example after the terminal's size has changed
         if self._saved:
             self._write(self._blank() + self._row())
 
@@ -415,8 +413,7 @@ class Chats:
         self.users, self.groups = set[str](), dict[str, str]()  # ids, and the groups' names or ''
         self._unread = Counter[str]()
 
-    def note(self, event: dict[str, Any], me: str) -> None:
-        """Learn from `event`, one of the user `me`."""
+    def note(self, event: dict[str, Any], me: str) -> None:  # learn from `event`, one of the user `me`
         for group in event.get('groupList', [event]):
             group_id, name = group.get('groupId', ''), group.get('groupName', '')
             if 0 < len(group_id) <= LONGEST_ID and (len(self.groups) < KNOWN_NAMES or group_id in self.groups):
@@ -427,7 +424,7 @@ class Chats:
         names = {name for name in people if 0 < len(name) <= LONGEST_ID and name != me}
         self.users.update(list(names)[:max(KNOWN_NAMES - len(self.users), 0)])
         about = event.get('groupId', event.get('toUserId', people[-1]))
-        if event['event'] in ('message', 'group_message', 'sent') and about in self.users | self.groups.keys():
+        if event['event'] in ('message', 'group_message', 'sent') and (about in self.users or about in self.groups):
             self._unread[about] = 0 if people[-1] in ('', me) else self._unread[about] + 1  # who answers has read it
 
     def title(self, target: str) -> str:
@@ -437,9 +434,10 @@ class Chats:
         return target if name is None else f'#{name if is_unique else target}'
 
     def find(self, word: str) -> str:
-        """The user or group that `word` is about: `title` turned around."""
+        """The user or group that `word` is about, `title` turned around; '' for a group that is not known."""
         named = [group_id for group_id, name in self.groups.items() if word in (f'#{name}', f'#{group_id}')]
-        return named[0] if len(named) == 1 else word[word[:1] == '#' and bool(GROUP_ID.fullmatch(word[1:])):]
+        named += [word[1:]] if GROUP_ID.fullmatch(word[1:]) and not named else []
+        return word if word[:1] != '#' else named[0] if len(named) == 1 else ''
 
     def unread(self) -> str:
         """What waits in conversations that are not in front."""
@@ -497,8 +495,7 @@ def _safe(value: Any, multiline: bool, key: str = '') -> Any:
     return value
 
 
-class _Page(NamedTuple):
-    """How events are put down.  Every string in an event that comes here is safe already."""
+class _Page(NamedTuple):  # how events are put down.  Every string in an event that comes here is safe already
     me: str
     color: bool
     multiline: bool
@@ -560,7 +557,9 @@ class _Page(NamedTuple):
         return self.items(f'-- history {place}{more}:', said or ['nothing'])
 
     def group(self, event: dict[str, Any]) -> str:
-        return event.get('groupId', '?') + (f' ({event["groupName"]})' if 'groupName' in event else '')
+        group_id, title = event.get('groupId', '?'), self.title(event.get('groupId', '?'))
+        other = group_id if title != f'#{group_id}' else event.get('groupName')  # by either it can be asked for
+        return title + (f' ({other})' if other else '')
 
     def groups(self, event: dict[str, Any]) -> str:
         groups = [f'{self.group(group)}, members: {group["memberCount"]}' for group in event['groupList']]
@@ -573,8 +572,7 @@ class _Page(NamedTuple):
 
 
 # 7. The command line .................................................................................
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and exits with 2."""
+class Parser(argparse.ArgumentParser):  # says what is wrong in one line, and exits with 2
     def error(self, message: object) -> NoReturn: self.exit(2, f'{self.prog}: {message}\n')
 
 
@@ -595,5 +593,7 @@ def ask(parser: Parser, prompt: str, read: Callable[[str], str] = getpass.getpas
         return read(prompt)
     except OSError:
         parser.error('no password: set IM_PASSWORD, or run it in a terminal')
+    except UnicodeError:
+        parser.error('the name and the password must be text')
     except (EOFError, KeyboardInterrupt):
-        parser.exit(130)
+        parser.exit(130, '\n')

@@ -31,6 +31,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ BACKLOG_PAUSE = 0.5  # seconds without a message: then all that had waited has c
 MAX_USERS = 30_000  # of a list, counted by its braces, which no name has: a MiB of `{}` would become 100 MiB of objects
 LARGEST_REQUEST = 32_736  # bytes of a frame without its number that every server takes; else it closes the connection
 WINDOW, LINES_AHEAD = 64, 1_000  # of a script: unanswered requests; lines that wait for them (a file is read at once)
-HISTORY_FILE = Path(os.environ.get('XDG_STATE_HOME') or '~/.local/state').expanduser() / 'im' / 'history'  # typed lines
+HISTORY_FILE = Path(os.environ.get('XDG_STATE_HOME') or os.path.expanduser('~/.local/state'), 'im', 'history')
 Event = dict[str, Any]  # {'event': 'message', ...}; the other keys are named as on the wire
 
 
@@ -85,14 +86,10 @@ class Connector:
     def cancel(self) -> None:
         self._attempt += 1  # what still comes of an older one is dropped
         self._timer.cancel()
-        if sock := self._take_socket():
-            sock.close()
-
-    def _take_socket(self) -> Any:
-        sock, self._socket = self._socket, None
-        if sock:
-            self._loop.register(sock, 0, id)
-        return sock
+        if self._socket:
+            self._loop.register(self._socket, 0, id)
+            self._socket.close()
+            self._socket = None
 
     def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:
         """Begin to connect to the next of `addresses`; `error` is what the one before came to."""
@@ -116,7 +113,8 @@ class Connector:
     def _on_ready(self, attempt: int, addresses: Iterator[Any]) -> None:
         if attempt != self._attempt:  # cancelled earlier in this tick
             return
-        sock = self._take_socket()
+        sock, self._socket = self._socket, None
+        self._loop.register(sock, 0, id)
         if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             sock.close()
             self._try(attempt, addresses, OSError(failure, os.strerror(failure)))
@@ -187,18 +185,10 @@ class Pending:  # a request that is not answered yet
 
 
 class Client:
-    """One user of a chat server, on a loop of the caller's.
-
-        loop = EventLoop()
-        client = Client(loop, '127.0.0.1', 8000, print)
-        client.login('alice', 'secret')
-        client.send_message('bob', 'hello')
-        loop.run()
-
-    Requests may be made at any time: they are sent once the user is logged in.  `on_event(event)` tells what happens in
-    a dict: the key 'event' says what, the others are named as on the wire.  A lone surrogate in a text: ValueError.
-    `retries`: further attempts to reach the server at first.  `patience`: seconds to try once it was lost; None: for
-    ever.  Where it gives up, the event is 'gave_up'."""
+    """One user of a chat server.  Requests may be made at any time: they are sent once the user is logged in.
+    `on_event(event)` tells what happens in a dict: the key 'event' says what, the others are named as on the wire.  A
+    lone surrogate is a ValueError.  `retries`: further attempts to reach the server at first.  `patience`: seconds to
+    try once it was lost; None: for ever.  Where it gives up, the event is 'gave_up'."""
     def __init__(self, loop: EventLoop, host: str, port: int, on_event: Callable[[Event], None], *,
                  retries: int = 5, patience: float | None = None, rand: Callable[[], float] = random.random,
                  tls: ssl.SSLContext | None = None) -> None:
@@ -287,10 +277,9 @@ class Client:
             self._connect_later(reason)
 
     def _on_failed(self, error: Exception) -> None:
-        reason = getattr(error, 'strerror', None) or str(error)
-        self._connect_later(reason, f'cannot reach the server: {reason}')
+        self._connect_later(getattr(error, 'strerror', None) or str(error), 'cannot reach the server: ')
 
-    def _connect_later(self, reason: str, news: str | None = None) -> None:
+    def _connect_later(self, reason: str, news: str = '') -> None:
         if self.lost_at is None:
             gives_up = self._failures >= self._retries
         else:
@@ -299,7 +288,7 @@ class Client:
             return self.give_up(reason)
         delay = backoff(self._failures, self._random)
         self._failures += 1
-        self.tell('reconnecting', delay=delay, attempt=self._failures, reason=news)
+        self.tell('reconnecting', delay=delay, attempt=self._failures, reason=news + reason if news else None)
         self._timer = self._loop.call_later(delay, self._connector.connect)
 
     def give_up(self, reason: str) -> None:
@@ -511,12 +500,12 @@ class App:
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
                              patience=None if is_person else PATIENCE, tls=options.tls)
-        self._arrived, self._exit_code = 0, 0  # messages since the last login
+        self._arrived, self._logged_in_at, self._exit_code = 0, 0.0, 0  # messages that had waited at that time
         self._quiet: list[str] | None = None  # lists that nobody asked to see; None: there was no login yet
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end, self._is_ending = False, False  # the input is over; it is time to leave
-        self._login_name, self._left, self._timer = '', 0, NO_TIMER  # whose password comes next; see _wait_for_answers
+        self._login_name, self._left, self._timer, self._backlog_timer = '', 0, NO_TIMER, NO_TIMER  # who logs in
 
     def run(self) -> int:
         """Return the exit code."""
@@ -540,7 +529,7 @@ class App:
         return self._exit_code
 
     def _exit(self, code: int) -> None:
-        self._exit_code = max(self._exit_code, code)
+        self._exit_code, self._is_ending = max(self._exit_code, code), True
         self._lines.clear()
         self._loop.stop()
 
@@ -574,7 +563,8 @@ class App:
         for result in self._terminal.feed(data) if data else self._terminal.finish():
             if result is Key.INTERRUPT:
                 self._exit(130)
-            elif result is Key.CLEAR:
+            elif result is Key.EMPTY:  # nothing to clear; or a password, and then there is no login
+                self._login_name = ''
                 self.client.tell('info', text='Ctrl-C once more leaves')
             elif result is Key.SUSPEND:
                 self._terminal.close()
@@ -619,14 +609,15 @@ class App:
         self._exit(1)
 
     def _do(self, line: str | Key) -> None:
-        self._is_ending = line is Key.END  # in its turn among the lines: the one before it may be a password
-        if self._is_ending:
-            return None
+        if line is Key.END:  # in its turn among the lines: the one before it may be a password
+            return self._leave()
         if self._login_name:
             name, self._login_name = self._login_name, ''
-            return self.client.login(name, line)
+            if name != self.client.user_name and not self.client.is_logged_in:
+                self._chats, self._quiet = Chats(), None
+            return self.client.login(name, line) if line else None  # nothing typed: no login
         if isinstance(self._terminal, Terminal) and line.strip():
-            keep_line(HISTORY_FILE, line)
+            keep_line(HISTORY_FILE, ' '.join(line.split()[:2]) if line.startswith('/login') else line)
         word, _, rest = line.strip().partition(' ')
         front = self._chats.front
         word = word if front else ALIASES.get(word, word)
@@ -636,6 +627,11 @@ class App:
             self.client.tell('error', reason='say to whom: /chat USER, or /msg USER TEXT')
         elif word:
             (self.client.send_group_message if self._is_group(front) else self.client.send_message)(front, line.strip())
+
+    def _leave(self) -> None:
+        self._is_ending = True
+        if self.client.pending and not self._waits:
+            self.client.tell('info', text='waits for what is on the way; Ctrl-C leaves')
 
     def _command(self, word: str, rest: str) -> None:
         usage, _, do = COMMANDS.get(word, ('', '', None))
@@ -647,15 +643,15 @@ class App:
         else:
             do(self, rest)
 
-    def _is_group(self, target: str) -> bool:
-        # A server of version 1 names users so too: there only what was a group before is one.
-        return target in self._chats.groups or self.client.version == 2 and bool(GROUP_ID.fullmatch(target))
+    def _is_group(self, target: str) -> bool:  # by version 1 users are named so too: what was one before
+        is_id = self.client.version == 2 and target not in self._chats.users and GROUP_ID.fullmatch(target)
+        return bool(is_id) or target in self._chats.groups
 
     def _ask(self, kind: type[Packet], **fields: Any) -> None: self.client.request(kind(**fields))
 
     def _about(self, kind: type[Packet] | None, word: str) -> None:  # None: its history
-        if not (target := self._chats.find(word) or self._chats.front):
-            self.client.tell('error', reason='about whom: name a user or a group')
+        if not (target := self._chats.find(word) if word else self._chats.front):
+            self.client.tell('error', reason='about whom: a user, or a group (/groups; by its id if two share a name)')
         elif kind:
             self._ask(kind, group_id=target)
         else:
@@ -667,48 +663,53 @@ class App:
             self._about(None, word)
 
     def _create(self, words: str) -> None:
-        name, _, users = words.rpartition(': ')
-        self._ask(protocol.CreateGroupRequest, user_id_list=users.replace(',', ' ').split(), group_name=name or None)
+        name, _, users = words.replace(',', ' ').rpartition(':')
+        self._ask(protocol.CreateGroupRequest, user_id_list=users.split(), group_name=name.strip() or None)
 
     def _login(self, name: str) -> None:
         if self._waits:
             return self.client.login(name, self._options.password)
-        self._login_name = name
-        self._terminal.ask(f'Password of {name}: ', secret=True)
+        self._login_name = name.split()[0]
+        self._terminal.ask(f'Password of {self._login_name}: ', secret=True)
 
     def _on_event(self, event: Event) -> None:
         kind = event['event']
         if kind == 'gave_up':
             self._terminal.close()
+            self._options.json and self._print(event)
             print(f'imclient.py: {event["reason"]}; is imserver.py running there? (--host, --port)', file=sys.stderr)
             return self._exit(2)
         self._chats.note(event, self.client.user_id)
-        self._quiet.remove(kind) if kind in (self._quiet or ()) else self._print(event)
+        about = event.get('command', '')[5:-8].lower() if kind == 'error' else kind  # LIST_USERS_REQUEST: users
+        if about in (self._quiet or ()):
+            return self._quiet.remove(about)
+        self._print(event)
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)
             if kind != 'error' and self._waits:
                 self._exit(1)
         if not (self._waits or self._options.json):
-            self._on_news(kind)
+            self._on_news(event)
         self._loop.call_soon(self._show_prompt)
 
-    def _on_news(self, kind: str) -> None:  # what a person gets beyond it: how to begin, a word on a long absence
-        if kind in ('message', 'group_message'):
-            self._arrived += 1
-        elif kind == 'login':
-            self._arrived = 0
-            self._loop.call_later(BACKLOG_PAUSE, self._count_backlog, 0)
+    def _on_news(self, event: Event) -> None:  # what a person gets beyond it: how to begin, a word on a long absence
+        if event['event'] == 'login':
+            self._arrived, self._logged_in_at = 0, time.time() * 1000
             if self._quiet is None and self.client.version == 2:
                 self._quiet = ['groups', 'users']
                 self.client.tell('info', text='/chat NAME talks to somebody, /users shows who is there, /help the rest')
                 for kind in protocol.ListGroupsRequest, protocol.ListUsersRequest:
-                    self._loop.call_soon(self._ask, kind)
+                    self._loop.call_soon(lambda kind=kind: self.client.is_logged_in and self._ask(kind))
+        elif event['event'] in ('message', 'group_message') and event.get('sentAt', 0) < self._logged_in_at:
+            self._arrived += 1
+            self._backlog_timer.cancel()
+            self._backlog_timer = self._loop.call_later(BACKLOG_PAUSE, self._tell_backlog)
+        elif event.get('command') == 'HISTORY_REQUEST' and event.get('code') == 'unknown_user':
+            self._chats.front = ''  # /chat has named nobody
 
-    def _count_backlog(self, before: int) -> None:  # once it has all come, say how much, if it is more than a screen
-        if self._arrived > before:
-            self._loop.call_later(BACKLOG_PAUSE, self._count_backlog, self._arrived)
-        elif before > shutil.get_terminal_size().lines:
-            self.client.tell('info', text=f'{before} messages had waited; /chat shows the last of a conversation')
+    def _tell_backlog(self) -> None:
+        if self._arrived > shutil.get_terminal_size().lines:
+            self.client.tell('info', text=f'{self._arrived} messages had waited; /chat NAME shows the last ones')
 
     def _print(self, event: Event) -> None:
         if self._options.json:
@@ -725,8 +726,8 @@ class App:
             self._exit(1)
 
     def _show_prompt(self) -> None:
+        client = self.client
         if not self._login_name:
-            client = self.client
             state = '' if client.is_logged_in else ' (connecting)' if client.wants_login else ' (not logged in)'
             waiting = sum(ANSWERS[request.packet.COMMAND] == Command.MESSAGE_ACK for request in client.pending)
             state += f' ({waiting} on the way)' if waiting else ''
@@ -750,7 +751,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/login': ('USER', 'be somebody else', App._login),
     '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._ask(protocol.LogoutRequest)),
     '/help': ('', 'this', lambda app, rest: app.client.tell('info', text=HELP)),
-    '/exit': ('', 'leave', lambda app, rest: setattr(app, '_is_ending', True)),
+    '/exit': ('', 'leave', lambda app, rest: app._leave()),
 }
 HELP = '\n'.join(f'{f"{word} {usage}":<24}{what}' for word, (usage, what, _) in COMMANDS.items())
 
@@ -782,11 +783,12 @@ def main() -> None:
         options.tls = ssl.create_default_context(cafile=options.tls_ca) if wants_tls else None
     except OSError as error:  # ssl.SSLError is one
         parser.error(f'cannot use {options.tls_ca}: {error.strerror or error}')
-    if not options.user and not os.isatty(0):
-        parser.error('give --user: there is no terminal to ask for a name')
-    options.user = options.user or ask(parser, 'Name (the first login with a free one makes the account): ', input)
+    if not options.user and os.isatty(0):
+        options.user = ask(parser, 'Name (the first login with a free one makes the account): ', input)
     options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
     options.password = ask(parser, 'Password: ') if options.password is None else options.password
+    if not (options.user and options.password):
+        parser.error('a name and a password are needed: neither may be empty')
     if any('\ud800' <= char <= '\udfff' for char in options.user + options.password):  # bytes that are no text
         parser.error('the name and the password must be text')
     terminal = (PlainTerminal if options.json else make_terminal)(open(1, 'wb', closefd=False))

@@ -30,7 +30,7 @@ from typing import Any
 
 import protocol
 from console import Parser, ask, between
-from protocol import Command, Packet, ProtocolError, decode, encode_for
+from protocol import MAX_BODY, Command, Packet, ProtocolError, decode, encode_for
 from reactor import (
     INPUT_ENDED, NO_TIMER, READER_IDLE, Channel, EventLoop, Handler, IdleStateHandler, Listener, Timer, TlsHandler)
 from store import (
@@ -54,7 +54,8 @@ YOUNG_OBJECTS = 50_000  # before the garbage collector looks: those of a tick di
 TICK = 'tick: %d sockets, %d timers, %d sent to | ms: read %.2f, timers %.2f, commit %.2f, flush %.2f, all %.2f'
 STATS = ('%d connections, %d logged in | messages a second: %.0f in, %.0f out | loop lag in ms: p50 %.2f, p99 %.2f, '
          'max %.2f | commit %.2f ms | %d bytes wait')
-logger = logging.getLogger('im.server')
+logger, trace = logging.getLogger('im.server'), logging.getLogger('im.trace')
+trace.setLevel(logging.INFO)  # it was asked for by name, whatever --log-level says
 
 
 # What is answered ....................................................................................
@@ -167,7 +168,7 @@ class PacketHandler(Handler):  # frames to packets and back; refuses what is non
     def _tell(self, what: str, frames: bytes) -> None:  # --trace.  `describe` masks what is secret
         (decoder := protocol.FrameDecoder(protocol.INT_MAX)).feed(frames)
         for frame in decoder:
-            logger.info('%s %s\n%s', self.channel.address, what, protocol.describe(frame))
+            trace.info('%s %s\n%s', self.channel.address, what, protocol.describe(frame))
 
 
 class HeartbeatHandler(Handler):  # answers heartbeats, whoever sends them
@@ -647,18 +648,17 @@ class Server:
         self._ticks.append((times[4] - times[0], times[3] - times[2]))
         if self.options.trace_ticks:
             parts = [1000 * (after - before) for before, after in zip(times, times[1:])]
-            logger.info(TICK, *counts, *parts, sum(parts))
+            trace.info(TICK, *counts, *parts, sum(parts))
 
     def report(self, again: bool = False) -> None:
-        """One line on the time since the last one: what --stats and SIGUSR1 tell."""
+        """One line on the time since the last one, of its turns the last TICKS: what --stats and SIGUSR1 tell."""
         channels, ticks = self.listener.channels, sorted(self._ticks) or [(0.0, 0.0)]
         now = self.loop.time(), self.store.committed_id, self.messages_out
         seconds, came, went = (new - old for new, old in zip(now, self._reported))
-        logger.info(STATS, len(channels), len(self.sessions), came / (seconds or 1), went / (seconds or 1), *(
+        trace.info(STATS, len(channels), len(self.sessions), came / (seconds or 1), went / (seconds or 1), *(
             1000 * ticks[int(len(ticks) * share)][0] for share in (0.5, 0.99)), 1000 * ticks[-1][0],
             1000 * sum(commit for _, commit in ticks) / len(ticks), sum(channel.buffered for channel in channels))
-        self._reported = now
-        self._ticks.clear()
+        self._reported, self._ticks = now, deque[tuple[float, float]](maxlen=TICKS)
         if again:
             self.loop.call_later(self.options.stats, self.report, True)
 
@@ -719,7 +719,7 @@ def make_parser() -> Parser:
     add('--login-timeout', type=seconds, default=60.0, metavar='SECONDS', help='time to log in (%(default)s)')
     add('--max-connections', type=number, default=10000, metavar='N', help='at one time (%(default)s)')
     add('--max-unauthenticated', type=number, default=256, metavar='N', help='of these not logged in (%(default)s)')
-    add('--max-body', type=between(MIN_MAX_BODY, 2**31), default=protocol.MAX_BODY, metavar='BYTES', help='%(default)s')
+    add('--max-body', type=between(MIN_MAX_BODY, 2**31), default=MAX_BODY, metavar='BYTES', help='(%(default)s)')
     add('--max-group', type=between(1, 3000), default=500, metavar='N', help='members of a group (%(default)s)')
     add('--rate', type=between(0, 10**6), default=1000, metavar='N', help='requests a second; 0: no end (%(default)s)')
     add('--limits', action='store_true', help='print every limit, and exit')
@@ -738,7 +738,7 @@ def make_parser() -> Parser:
 def _limits(options: argparse.Namespace) -> str:  # those of the options, and the lines of the source that name one
     lines = [f'--{name.replace("_", "-")} {n}' for name, n in vars(options).items() if type(n) in (int, float)]
     for module in map(inspect.getmodule, (decode, EventLoop, Store, Server)):
-        limits = re.findall('^[A-Z][A-Z_, ]+ = [-0-9M].*', inspect.getsource(module), re.MULTILINE)
+        limits = re.findall('^[A-Z][A-Z_, ]+ = [-0-9M].*  # .*', inspect.getsource(module), re.MULTILINE)
         lines += ['', f'{os.path.basename(module.__file__)}:', *limits]
     return '\n'.join(lines)
 

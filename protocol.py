@@ -141,8 +141,7 @@ class ByteBuf:
     def read_byte(self) -> int:
         return self.read_bytes(1)[0]
 
-    def read_int(self) -> int:
-        """Read an unsigned 32-bit integer, big-endian."""
+    def read_int(self) -> int:  # read an unsigned 32-bit integer, big-endian
         return int.from_bytes(self.read_bytes(4), 'big')
 
     def _need(self, count: int) -> None:
@@ -217,8 +216,7 @@ def _check_header_start(start: bytes) -> None:
 
 
 # What a body holds ...................................................................................
-class Field(NamedTuple):
-    """How one attribute of a packet stands in a body."""
+class Field(NamedTuple):  # how one attribute of a packet stands in a body
     attribute: str  # to_user_id
     name: str  # toUserId
     kind: type  # str, int, bool or a Body
@@ -250,8 +248,7 @@ def _field_of(declared: Any, hint: Any) -> Field:
     return Field(declared.name, name, kind, many, about.get('since', 1), required)
 
 
-def _v2(*, required: bool = False) -> Any:
-    """A field that only version 2 has: None in a packet of version 1."""
+def _v2(*, required: bool = False) -> Any:  # a field that only version 2 has: None in a packet of version 1
     return field(default=None, metadata={'since': 2, 'required': required})
 
 
@@ -588,11 +585,15 @@ def describe(frame: bytes) -> str:
     return '\n'.join([*lines, f'{HEADER_SIZE:>4}  {_describe_body(frame[HEADER_SIZE:], serializer)}'])
 
 
+def _mask(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: '***' if name.lower() in ('password', 'token') and fields[name] is not None else fields[name]
+            for name in fields}
+
+
 def _describe_body(body: bytes, serializer: int) -> str:
     try:
         values = SERIALIZERS[serializer].deserialize(body)
     except ValueError as error:
         return f'unreadable, {len(body)} bytes: {error}'
-    values.update({name: '***' for name in ('password', 'token') if values.get(name) is not None})
-    text = json.dumps(values, ensure_ascii=False, separators=(',', ':'))
+    text = json.dumps(json.loads(json.dumps(values), object_hook=_mask), ensure_ascii=False, separators=(',', ':'))
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

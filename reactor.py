@@ -5,7 +5,7 @@ others: what the bytes mean (protocol.py) and who is who (imserver.py).  Names a
 asyncio's for the loop.  Everything happens in turns.  A turn, a *tick*, has these five parts, always in this order:
 
       1 select        sleep until a socket is ready, no longer than the next timer
-      2 read          accept, receive; handlers judge and write into buffers; nothing is sent.  Also who is ready then
+      2 read          accept, receive, judge, write into buffers; nothing is sent.  Then 1 and 2 again, thrice in all
       3 timers        what is due, and what call_soon queued
       4 before flush  the one place to commit what this tick decided; what waited for that happens now
       5 flush         each channel that was written to sends, once
@@ -72,7 +72,7 @@ class EventLoop:
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
         self.written: list[Channel] = []  # those that send in part 5
-        self.on_tick: Callback = lambda counts, times: None  # told what each tick did, see Tick in imserver.py
+        self.on_tick: Callback = lambda counts, times: None  # told of each tick; see Server._on_tick in imserver.py
         self._jobs, self._worker = queue.SimpleQueue[Any](), None  # for what would block; the thread, once there is one
         self._undo = contextlib.ExitStack()  # what `close` has to do
         self.selector = self._undo.enter_context(selector or selectors.DefaultSelector())

@@ -212,10 +212,11 @@ class Store:
         try:
             if os.path.isfile(path) and not os.access(path, os.W_OK):
                 raise StoreError('the file may not be written')  # SQLite would find out later, and say less
-            if os.path.isfile(path) and not os.path.getsize(path):
+            if not (os.path.isfile(path) and os.path.getsize(path)):
                 if os.path.isfile(f'{path}-wal'):  # SQLite would delete it
-                    raise StoreError('it is empty, and without it the newest messages, in the -wal file, are lost too')
-                logger.warning('%s is an empty file: a new database begins in it', path)
+                    raise StoreError('it is gone or empty, and the newest messages, in the -wal file, are lost with it')
+                if os.path.isfile(path):
+                    logger.warning('%s is an empty file: a new database begins in it', path)
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
             with contextlib.ExitStack() as stack:
                 stack.callback(self._db.close)

@@ -1662,7 +1662,7 @@ def test_last_line_needs_no_line_break(port):
 
 
 def group_of(result):
-    return re.search('group ([0-9a-f]{8}) created', result.out).group(1)
+    return re.search('group #([0-9a-f]{8}) created', result.out).group(1)
 
 
 def test_every_command(port):
@@ -1691,7 +1691,7 @@ def test_every_command(port):
             f'-- group #{group} has you, bob3 (offline)', f'-- history of group #{group}: ',
             'you: to all of you',
             '-- history with bob3: ', f'#{group} you: more', '-- users: ',
-            f'-- groups: {group}, members: 2',
+            f'-- groups: #{group}, members: 2',
             '-- /msg USER TEXT'):
         assert expected in lines, (expected, result)
     assert lines.count(f'-- group #{group} has') == 2
@@ -1737,8 +1737,8 @@ def test_alias_is_text_where_plain_text_goes_somewhere(port):
     ('/msg bob', '! usage: /msg USER TEXT'),
     ('/join', '! usage: /join GROUP'), ('/quit', '! usage: /quit GROUP'),
     ('/create', '! usage: /create [NAME:] USER...'),
-    ('/login', '! usage: /login USER'), ('/members', '! about whom: name a user or a group'),
-    ('/history', '! about whom: name a user or a group'),
+    ('/login', '! usage: /login USER'), ('/members', '! about whom: a user, or a group (/groups; by its id if two share a name)'),
+    ('/history', '! about whom: a user, or a group (/groups; by its id if two share a name)'),
     ('hello', '! say to whom: /chat USER, or /msg USER TEXT'),
     ('/msg nobody hi', '! unknown_user: '), ('/join 00000000', '! unknown_group: '),
     ('/login carol', '! already_logged_in: ')])

@@ -1490,12 +1490,15 @@ def test_a_new_file_says_nothing(path, caplog):
     assert not caplog.text
 
 
-def test_an_emptied_file_whose_wal_is_there_is_refused_and_left_as_it_was(path):
-    Path(path).touch()
+@pytest.mark.parametrize('is_there', [True, False], ids=['emptied', 'gone'])
+def test_a_file_that_is_gone_but_for_its_wal_is_refused_and_nothing_is_touched(path, is_there):
+    if is_there:
+        Path(path).touch()
     Path(path + '-wal').write_bytes(b'the newest messages')
-    with pytest.raises(StoreError, match='it is empty, and without it the newest messages'):
+    with pytest.raises(StoreError, match='it is gone or empty, and the newest messages'):
         Store(path)
-    assert (Path(path).read_bytes(), Path(path + '-wal').read_bytes()) == (b'', b'the newest messages')
+    assert Path(path + '-wal').read_bytes() == b'the newest messages'
+    assert Path(path).exists() == is_there and (not is_there or Path(path).read_bytes() == b'')
 
 
 @pytest.mark.parametrize('data', [

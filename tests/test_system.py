@@ -91,8 +91,8 @@ def test_a_group_chat(system):
     system.register('bob')
     alice, bob, carol = people = [system.terminal(name) for name in ('alice', 'bob', 'carol')]
     alice.write('createGroup bob')
-    group = alice.expect('-- group ([0-9a-f]{8}) created with alice, bob')[1]
-    bob.expect(f'-- group {group} created with alice, bob')
+    group = alice.expect('-- group #([0-9a-f]{8}) created with alice, bob')[1]
+    bob.expect(f'-- group #{group} created with alice, bob')
     carol.write(f'joinGroup {group}')
     carol.expect(f'-- you joined group #{group}')
     for member in alice, bob:
@@ -111,7 +111,7 @@ def test_a_group_chat(system):
     bob.expect(r'.*alice: carol has gone')
     carol.write('/users')
     carol.expect('-- users: .*')
-    created = f'-- group {group} created with alice, bob'
+    created = f'-- group #{group} created with alice, bob'
     joined, left = f'-- carol joined group #{group}', f'-- carol left group #{group}'
     lines = [[re.sub(f'^#{group} ', '', line) for line in person.lines[2:]] for person in people]
     assert lines == [
@@ -126,7 +126,7 @@ def test_clients_and_groups_survive_a_restart(system):
     system.register('bob')
     alice, bob, carol = people = [system.terminal(name) for name in ('alice', 'bob', 'carol')]
     alice.write('/create bob carol')
-    group = alice.expect('-- group ([0-9a-f]{8}) created with alice, bob, carol')[1]
+    group = alice.expect('-- group #([0-9a-f]{8}) created with alice, bob, carol')[1]
     carol.write(f'/quit {group}')
     carol.expect(f'-- you left group #{group}')
     server.kill()
@@ -140,7 +140,7 @@ def test_clients_and_groups_survive_a_restart(system):
     bob.expect(f'-- group #{group} has alice, you')
     carol.write(f'/members {group}')
     carol.expect('! not_a_member: .*')
-    assert bob.lines.count(f'-- group {group} created with alice, bob, carol') == 1
+    assert bob.lines.count(f'-- group #{group} created with alice, bob, carol') == 1
     assert carol.said() == ['! not_a_member: you are not in this group (LIST_GROUP_MEMBERS_REQUEST)']
 
 
@@ -505,18 +505,17 @@ def test_a_copy_of_the_file_is_a_backup(system):
 def test_the_example_of_the_client_runs_as_shown(system):
     server = system.server()
     system.register('bob')
-    example = re.search(r'\n\n((?:    .*\n)+)', inspect.getdoc(imclient.Client))[1]
-    first, *others = textwrap.dedent(example).replace('8000', str(server.port)).splitlines()
-    assert first == 'loop = EventLoop()' and others[-1] == 'loop.run()'
-    script = ['from imclient import Client', 'from reactor import EventLoop', first,
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    example = re.search(r'```python\n(from imclient.*?)```', readme, re.DOTALL)[1].replace('8000', str(server.port))
+    script = [*example.splitlines()[:4],
               f"other = Client(loop, '127.0.0.1', {server.port}, lambda event: print('bob', event))",
-              "other.login('bob', 'secret')", *others]
+              "other.login('bob', 'secret')", *example.replace("if event['event'] in", "if None in").splitlines()[4:]]
     process = system.run('-u', '-c', '\n'.join(script))
     wait_until(lambda: any("'event': 'sent'" in line for line in process.lines), 'alice has sent it')
     event = process.expect("bob {'event': 'message', .*}")[0]
-    assert "'fromUserId': 'alice'" in event and "'message': 'hello'" in event
-    alice = [line for line in process.lines if not line.startswith('bob')]
-    assert [re.match(r"{'event': '(\w+)'", line)[1] for line in alice] == ['connected', 'login', 'sent']
+    assert "'fromUserId': 'robot'" in event and "'message': 'hello'" in event
+    robot = [line for line in process.lines if not line.startswith('bob')]
+    assert [re.match(r"{'event': '(\w+)'", line)[1] for line in robot] == ['connected', 'login', 'sent']
 
 
 LEFT_OPEN = """
