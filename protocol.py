@@ -141,7 +141,8 @@ class ByteBuf:
     def read_byte(self) -> int:
         return self.read_bytes(1)[0]
 
-    def read_int(self) -> int:  # read an unsigned 32-bit integer, big-endian
+    def read_int(self) -> int:
+        """Read an unsigned 32-bit integer, big-endian."""
         return int.from_bytes(self.read_bytes(4), 'big')
 
     def _need(self, count: int) -> None:
@@ -216,7 +217,8 @@ def _check_header_start(start: bytes) -> None:
 
 
 # What a body holds ...................................................................................
-class Field(NamedTuple):  # how one attribute of a packet stands in a body
+class Field(NamedTuple):
+    """How one attribute of a packet stands in a body."""
     attribute: str  # to_user_id
     name: str  # toUserId
     kind: type  # str, int, bool or a Body
@@ -463,8 +465,7 @@ def _parse(text: str) -> Any:
     return value if end == len(text) else _decoder.decode(text)
 
 
-def _check_nesting(text: str) -> None:
-    """Raise ValueError when brackets nest too deeply.  Before parsing, so that no RecursionError is ever seen."""
+def _check_nesting(text: str) -> None:  # before parsing, so that no RecursionError is ever seen
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text.replace('\\\\', '').replace('\\"', '')):
         mark = match.group()
@@ -586,8 +587,7 @@ def describe(frame: bytes) -> str:
 
 
 def _mask(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: '***' if name.lower() in ('password', 'token') and fields[name] is not None else fields[name]
-            for name in fields}
+    return {k: '***' if k.lower() in ('password', 'token') and v is not None else v for k, v in fields.items()}
 
 
 def _describe_body(body: bytes, serializer: int) -> str:

@@ -34,10 +34,11 @@ SETTLE = 0.5  # seconds in which clients may end by themselves, once all lines h
 PORTS = range(20_000, 32_000)  # below those that systems give out: nobody gets ours between our look and the server's
 _MASKS = [(re.compile(pattern), substitute) for pattern, substitute in (
     (r'(?<=127\.0\.0\.1:)\d+', '#'), (r'\d[\d,]*\.\d+ (s|ms|us|times)\b', r'# \1'),
-    (r'\b\d\d:\d\d(:\d\d([.,]\d+)?)?\b', '#'), (r'\b[0-9a-f]{8}\b', '#'),
+    (r'\b\d\d:\d\d(:\d\d([.,]\d+)?)?\b', '#'), (r'\b[0-9a-f]{8}\b', '#'), (r'\|#+', '|#'),
+    (r'\d[\d,]*(?= a second\b)', '#'),
     (r'\bWSA(?=E[A-Z]+\b)', ''))]  # Windows' names of errors
 _SERVER = re.compile(r'lessons\.\w+\.server\b|\bimserver\.py\b')
-_CLIENT = re.compile(r'lessons\.\w+\.(client|demo)\b|\bimclient\.py\b')
+_CLIENT = re.compile(r'lessons\.(\w+\.client|00_tour\.demo)\b|\bimclient\.py\b')
 Show = Callable[[str, str], None]  # a terminal, a line that it shows
 
 
@@ -239,7 +240,7 @@ def free_port() -> int:
 # Comparing ...........................................................................................
 
 def mask(line: str) -> str:
-    """Return the line without what differs from one run to the next: times, ports, group ids."""
+    """Return the line without what differs from one run to the next: times, ports, group ids, bars."""
     for pattern, substitute in _MASKS:
         line = pattern.sub(substitute, line)
     return line.rstrip()

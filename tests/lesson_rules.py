@@ -22,6 +22,7 @@ SENTENCE_END = re.compile(r'(?<=[.!?])[)*"\']*\s+(?![a-z\s])|\n\s*\n|\n(?=\s*(?:
 NO_MENTION = re.compile(r'\A.*?(?=^## )|^[#|][^\n]*', re.MULTILINE | re.DOTALL)
 ALWAYS = {'README.md', 'exercise.py', 'solution.py', 'test_exercise.py', 'see_it_fail.py', 'picture.py'}
 HANDLERS_SINCE = 6  # the chapter from which on there may be a handlers.py
+ITS_OWN = {11: {'commits.py'}, 12: {'asyncio_server.py', 'measure.py'}, 13: {'fuzzer.py'}}  # what one chapter has besides
 SIZES = {'picture.py': (1, 79), 'see_it_fail.py': (30, 100)}  # lines, from and to; others have up to 199
 MAX_CHANGE, CHANGES_MORE = 120, (9,)  # lines from one chapter to the next; 9 changes to reactor.py, and says so
 Rule = Callable[[Chapter], Iterator[str]]
@@ -62,6 +63,7 @@ def has_its_files_and_no_others(chapter: Chapter) -> Iterator[str]:
     needed = (ALWAYS | programs) - ({'see_it_fail.py'} if chapter.number == 0 else set())
     yield from (f'{chapter.name}/{name} is missing' for name in sorted(needed - found))
     may = ALWAYS | programs | ({'handlers.py'} if chapter.number >= HANDLERS_SINCE else set())
+    may |= ITS_OWN.get(chapter.number, set())
     yield from (f'{chapter.name}/{name} does not belong there' for name in sorted(found - may))
 
 
@@ -233,6 +235,16 @@ def uses_no_term_of_later_chapters(chapter: Chapter) -> Iterator[str]:
             found = pattern.search(sentence)
             if found and not re.search(rf'[Cc]hapters?\s+(\d+(,| and| to)\s+)*{number}\b', sentence):
                 yield at(chapter, begin + found.start(), f'{term} comes in chapter {number}')
+
+
+@rule
+def names_what_is_there(chapter: Chapter) -> Iterator[str]:
+    """In a table with a column "where in `FILE`", the names in that column stand in the file."""
+    for table in re.finditer(r'^\|.*\| where in `([\w.]+)` \|\n((?:\|.*\n)+)', chapter.readme, re.MULTILINE):
+        text = file_of(chapter, table[1]).read_text(encoding='utf-8')
+        for row in re.finditer(r'\|([^|]*)\|$', table[2], re.MULTILINE):
+            yield from (at(chapter, table.start(2) + row.start(), f'{table[1]} has no {name[2]}')
+                        for name in CODE.finditer(row[1]) if not whole_word(name[2]).search(text))
 
 
 # Its programs ........................................................................................

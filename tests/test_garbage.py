@@ -1,14 +1,14 @@
 """Garbage: what a broken or hostile peer sends, to the decoder and over the wire to a server that runs.
 
-`mutate` damages streams of valid frames.  Whatever comes of it, the decoder gives packets, "not yet" or the protocol's
-two errors, and the server answers or closes, stays the process that it was, and goes on serving the others.  Each test
-says at the end of the run what it measured.  Seeds are fixed: what fails once fails again.
+Streams of valid frames are damaged by the fuzzer of chapter 13 (fuzz.py), blindly.  Whatever comes of it, the decoder
+gives packets, "not yet" or the protocol's two errors, and the server answers or closes, stays the process that it was,
+and goes on serving the others.  Each test says at the end of the run what it measured.  Seeds are fixed: what fails
+once fails again.
 """
 import gc
 import itertools
 import os
 import random
-import re
 import socket
 import threading
 import time
@@ -18,175 +18,23 @@ from contextlib import closing
 import pytest
 
 import imserver
-import protocol
 from peers import World
 from processes import PATIENCE, RESET_ON_CLOSE, wait_until
 from protocol import (
-    HEADER, HEADER_SIZE, INT_MAX, INT_MIN, MAGIC, MAGIC_BYTES, MAX_BODY, MAX_BODY_BEFORE_LOGIN, MAX_BODY_CLIENT,
-    PACKETS, REQUESTS, RESPONSES, VERSIONS, BadPacket, CreateGroupRequest, CreateGroupResponse, DeliveryAck,
-    ErrorResponse, FrameDecoder, GroupMessageRequest, GroupMessageResponse, HeartbeatRequest, HeartbeatResponse,
-    HistoryRequest, JoinGroupRequest, ListGroupMembersRequest, ListGroupsRequest, ListUsersRequest, LoginRequest,
-    LoginResponse, LogoutRequest, LogoutResponse, MessageAck, MessageRequest, MessageResponse, ProtocolError,
-    QuitGroupRequest, TooLongFrame, decode, encode)
+    HEADER, HEADER_SIZE, INT_MAX, MAGIC, MAGIC_BYTES, MAX_BODY, MAX_BODY_BEFORE_LOGIN, MAX_BODY_CLIENT, PACKETS,
+    REQUESTS, RESPONSES, VERSIONS, CreateGroupRequest, CreateGroupResponse, DeliveryAck, ErrorResponse, FrameDecoder,
+    GroupMessageRequest, GroupMessageResponse, HeartbeatRequest, HeartbeatResponse, HistoryRequest, JoinGroupRequest,
+    ListGroupMembersRequest, ListGroupsRequest, ListUsersRequest, LoginRequest, LoginResponse, LogoutRequest,
+    LogoutResponse, MessageAck, MessageRequest, MessageResponse, QuitGroupRequest, TooLongFrame, decode, encode)
 from reactor import Channel
+from tests.fuzz import Maker, cut_frames, mutate_frames, read
 
 pytestmark = [pytest.mark.usefixtures('no_coverage'),
               pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='there is no /proc')]
 DECODER_SEED, WIRE_SEED, CUT_SEED = 20261125, 20261126, 20261127
 
 
-# The mutator ..........................................................................................................
-
-TOKENS = (b'null', b'true', b'-1', b'0.5', b'1e999', b'NaN', b'-Infinity', b'9' * 25, b'9' * 5000, b'{}', b'[]', b'{',
-          b'}', b'[', b']', b'"', b'\\', b',', b':', b'\\ud800', b'\\u0000', b'\x00', b'\xff', b'\xed\xa0\x80',
-          b'\xef\xbb\xbf', b'[' * 17, b'{"x":' * 17, b'[' * 3000, b'"clientSeq":', b'"messageId":1,', b'"message":{},',
-          MAGIC_BYTES, MAGIC_BYTES[:2], b'\r\n', b'GET / HTTP/1.1\r\n\r\n')
-LENGTHS = (0, 1, 2, 10, 255, 256, MAX_BODY_BEFORE_LOGIN, MAX_BODY_BEFORE_LOGIN + 1, MAX_BODY, MAX_BODY + 1,
-           MAX_BODY_CLIENT + 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-
-
-def flip_bit(random, data, start, end):
-    if data:
-        data[start % len(data)] ^= 1 << random.randrange(8)
-
-
-def overwrite(random, data, start, end):
-    data[start:end] = random.randbytes(end - start)
-
-
-def insert(random, data, start, end):
-    data[start:start] = random.randbytes(random.choice((1, 1, 2, 11, 64)))
-
-
-def insert_token(random, data, start, end):
-    data[start:end] = random.choice(TOKENS)
-
-
-def cut_out(random, data, start, end):
-    del data[start:end]
-
-
-def truncate(random, data, start, end):
-    del data[start:]
-
-
-def splice(random, data, start, end):
-    """Put what stands elsewhere here."""
-    source = random.randrange(len(data) + 1)
-    data[start:end] = data[source:source + random.choice((2, 8, 40))]
-
-
-def edit_header(random, data, start, end):
-    """Change the magic, the version, the serializer or the command of one of the frames."""
-    if frames := [match.start() for match in re.finditer(re.escape(MAGIC_BYTES), data)]:
-        place = random.choice(frames) + random.choice((0, 3, 4, 5, 6, 6, 6, 6))
-        data[place:place + 1] = random.choice((bytes([random.randrange(32)]), random.randbytes(1)))
-
-
-def edit_length(random, data, start, end):
-    """Change the length of one of the frames: to a borderline value, or by a little."""
-    if frames := [match.start() for match in re.finditer(re.escape(MAGIC_BYTES), data)]:
-        place = random.choice(frames) + 7
-        near = max(0, int.from_bytes(data[place:place + 4], 'big') + random.randint(-3, 3))
-        data[place:place + 4] = random.choice((near & 0xFFFFFFFF, random.choice(LENGTHS))).to_bytes(4, 'big')
-
-
-def damage_body(random, data, start, end):
-    """Put a token into the body of one of the frames, and make its length right again."""
-    if frames := [match.start() for match in re.finditer(re.escape(MAGIC_BYTES), data)]:
-        begin = random.choice(frames) + HEADER_SIZE
-        length = int.from_bytes(data[begin - 4:begin], 'big')
-        if begin + length <= len(data):
-            place = begin + random.choice((0, random.randrange(length + 1)))
-            data[place:place] = token = random.choice(TOKENS)
-            data[begin - 4:begin] = (length + len(token)).to_bytes(4, 'big')
-
-
-WAYS = (flip_bit, flip_bit, overwrite, insert, insert_token, damage_body, damage_body, cut_out, truncate, splice,
-        edit_header, edit_length)
-
-
-def mutate(random, data):
-    """A copy of `data` to which one to four bad things were done."""
-    data = bytearray(data)
-    for _ in range(random.choice((1, 1, 1, 2, 4))):
-        start = random.randrange(len(data) + 1)
-        random.choice(WAYS)(random, data, start, min(len(data), start + random.choice((0, 1, 1, 2, 8))))
-    return bytes(data)
-
-
-# Valid packets ........................................................................................................
-
-class Maker:
-    """Makes valid packets of every kind: `names` stand in it as users, `groups` as groups."""
-
-    def __init__(self, random, names=('张三', 'bob'), groups=('9f8e7d6c',)):
-        self.random, self.names, self.groups = random, names, groups
-        self.seq = itertools.count(1)
-
-    def packet(self, kind):
-        return kind(**{f.attribute: self._value(f) for f in kind.FIELDS})
-
-    def frame(self, command, version):
-        return encode(self.packet(PACKETS[command]), version)
-
-    def stream(self, commands, versions=VERSIONS):
-        """One to three frames."""
-        version = self.random.choice(versions)
-        known = [c for c in commands if version == 2 or c <= protocol.LAST_COMMAND_OF_VERSION_1]
-        return b''.join(self.frame(self.random.choice(known), version) for _ in range(self.random.choice((1, 1, 2, 3))))
-
-    def _value(self, f):
-        if not f.required and f.since == 1 and self.random.random() < 0.4:
-            return None
-        if f.many:
-            return [self._one(f) for _ in range(self.random.choice((0, 1, 2)))]
-        return self._one(f)
-
-    def _one(self, f):
-        pick = self.random.choice
-        if f.attribute == 'client_seq':
-            return next(self.seq)
-        if f.kind is bool:
-            return pick((True, False))
-        if f.kind is int:
-            return pick((0, 1, 7, 20, 1_500_000_000_000, INT_MAX, INT_MIN))
-        if f.kind is not str:
-            return self.packet(f.kind)
-        if 'user' in f.attribute:
-            return pick(self.names)
-        if f.attribute.endswith('group_id'):
-            return pick(self.groups)
-        return pick(('hi', '', '"\\\n\x00', '你好 😀\u2028'))
-
-
 # The decoder ..........................................................................................................
-
-ROLES = [(version, commands) for version in (None, *VERSIONS) for commands in (REQUESTS, RESPONSES)]
-
-
-def cut_frames(pieces, max_body):
-    """Feed one piece after the other; return the frames and the class of the error that ended it, or None."""
-    decoder, frames = FrameDecoder(max_body), []
-    try:
-        for piece in pieces:
-            decoder.feed(piece)
-            frames.extend(decoder)  # keeps those before the error
-    except ProtocolError as error:
-        return frames, type(error)
-    return frames, None
-
-
-def read(frames):
-    """Return all that `decode` makes of `frames`, for each role and version: (packet, version, commands)."""
-    found = []
-    for frame, (version, commands) in itertools.product(frames, ROLES):
-        try:
-            found.append((decode(frame, version, commands), version or frame[4], commands))
-        except BadPacket as error:
-            assert error.command == frame[6] and error.code in protocol.ERROR_CODES
-    return found
-
 
 def check_decoder(stream, random, max_body, is_bytewise):
     """Return the seconds that the stream took, and how many frames, packets and errors came out."""
@@ -210,7 +58,7 @@ def test_the_decoder_gives_packets_or_its_own_errors(figure, count, bytewise):
     rng, sums, slowest = random.Random(DECODER_SEED), Counter(), 0.0
     maker = Maker(rng)
     for number in range(count):
-        stream = mutate(rng, maker.stream(sorted(PACKETS)))
+        stream = mutate_frames(rng, maker.stream(sorted(PACKETS)))
         max_body = rng.choice((40, MAX_BODY_BEFORE_LOGIN, MAX_BODY, MAX_BODY_CLIENT))
         try:
             seconds, counts = check_decoder(stream, rng, max_body, number % bytewise == 0)
@@ -321,7 +169,7 @@ class Attack:
         requests, waiting = sorted(REQUESTS), []
         for villain in [*self.villains, *[None] * STRANGERS]:
             kinds = requests if villain or self.rng.random() < 0.9 else sorted(PACKETS)
-            stream = mutate(self.rng, self.maker.stream(kinds, [villain.version] if villain else VERSIONS))
+            stream = mutate_frames(self.rng, self.maker.stream(kinds, [villain.version] if villain else VERSIONS))
             resets = self.rng.random() < 0.1
             waiting.append((villain, stream, resets, self.send((villain.login if villain else b'') + stream, resets)))
         for villain, stream, resets, answers in waiting:

@@ -140,6 +140,7 @@ def test_a_good_chapter_breaks_no_rule(folder):
     ('README.md', '`Alpha`', '`Omega`', 'Omega is a term of no earlier chapter'),
     ('README.md', '| `Beta`', '| `Alpha`', 'Alpha is a term of chapter 0'),
     ('../00_first/README.md', 'in chapter 1', 'later', '00_first/README.md:8: Beta comes in chapter 1'),
+    ('README.md', '## Run it', '| | where in `server.py` |\n| --- | --- |\n| it | `worth` |\n\n## Run it', 'py has no worth'),
     ('notes.txt', '', 'x', '01_second/notes.txt does not belong there'),
     ('server.py', 'import sys', 'import numpy', '01_second/server.py:2: imports numpy'),
     ('server.py', 'import sys', 'import reactor', '01_second/server.py:2: imports reactor'),

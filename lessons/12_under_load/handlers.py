@@ -1,0 +1,199 @@
+"""The links of the chains, on `reactor`.
+
+      idle -> FrameHandler -> PacketHandler -> Login or Session     the server's: nobody is logged in, or somebody is
+      idle -> FrameHandler -> PacketHandler -> Heartbeat -> User    the client's; the last two are in client.py
+"""
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Collection
+from typing import Any
+
+import protocol
+from protocol import BadPacket, Command, Packet, ProtocolError
+from reactor import READER_IDLE, Handler
+from store import Entry, Kind, direct_stream
+
+VERSION = 2
+
+
+class FrameHandler(Handler):
+    """Bytes to frames."""
+
+    def __init__(self) -> None:
+        self.decoder = protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)  # a server allows less
+
+    def channel_read(self, data: bytes) -> None:
+        self.decoder.feed(data)
+        try:
+            for frame in self.decoder:
+                if self.channel.is_open:  # the frame before may have closed it
+                    super().channel_read(frame)
+        except ProtocolError as error:
+            super().user_event(error)
+
+
+class PacketHandler(Handler):
+    """Frames to packets, and packets to frames.  Takes only `commands`, those of one direction."""
+
+    def __init__(self, commands: Collection[int]) -> None:
+        self.commands = commands
+
+    def channel_read(self, frame: bytes) -> None:
+        try:
+            packet = protocol.decode(frame, VERSION, self.commands)
+        except BadPacket as error:
+            super().user_event(error)
+        else:
+            super().channel_read(packet)
+
+    def write(self, message: Packet | bytes) -> None:
+        super().write(message if type(message) is bytes else protocol.encode_for(message, VERSION))
+
+
+class Refused(Exception):
+    """The peer asked for what it may not have: expected, and answered."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code, self.reason = code, reason
+
+
+def need(condition: object, code: str, reason: str) -> None:
+    """Raise Refused unless `condition` holds."""
+    if not condition:
+        raise Refused(code, reason)
+
+
+def refusal(request: Packet, refused: Refused) -> Packet:
+    """Return the answer that says no: its own response where that can say so, else an ERROR_RESPONSE."""
+    if request.COMMAND == Command.LOGIN_REQUEST:
+        return protocol.LoginResponse(success=False, user_name=request.user_name, **vars(refused))
+    about = vars(refused) | {'client_seq': getattr(request, 'client_seq', None)}  # version 1 does not number
+    if request.COMMAND in (Command.JOIN_GROUP_REQUEST, Command.QUIT_GROUP_REQUEST):
+        response = protocol.PACKETS[request.COMMAND + 1]  # a response has the number after its request's
+        return response(success=False, group_id=request.group_id, **about)
+    return protocol.ErrorResponse(command=request.COMMAND, **about)
+
+
+class Dispatcher(Handler):
+    """The last link: has a method for each command that it takes, on_message_request for MESSAGE_REQUEST."""
+
+    def channel_read(self, packet: Packet) -> None:
+        handle = getattr(self, f'on_{Command(packet.COMMAND).name.lower()}', self.on_other)
+        try:
+            handle(packet)
+        except Refused as refused:
+            self.channel.write(refusal(packet, refused))
+
+    def on_other(self, packet: Packet) -> None:
+        raise Refused('unknown_command', 'that is not for now')
+
+    def on_heartbeat_request(self, request: protocol.HeartbeatRequest) -> None:
+        self.channel.write(protocol.HeartbeatResponse())
+
+    def on_bad_packet(self, error: BadPacket) -> None:
+        self.channel.write(protocol.ErrorResponse(**vars(error)))
+
+    def user_event(self, event: Any) -> None:
+        if isinstance(event, BadPacket):
+            self.on_bad_packet(event)
+        elif event is READER_IDLE or isinstance(event, ProtocolError):
+            print(f'closing: {"reader idle" if event is READER_IDLE else event}', flush=True)
+            self.channel.close()
+        else:
+            super().user_event(event)
+
+
+class Login(Dispatcher):
+    """Nobody is logged in.  At a good login a Session takes its place."""
+
+    def __init__(self, server: Any, frames: FrameHandler) -> None:
+        self.server, self.frames = server, frames
+        frames.decoder.max_body = protocol.MAX_BODY_BEFORE_LOGIN
+
+    def on_login_request(self, request: protocol.LoginRequest) -> None:
+        session = Session(self.server, self.frames, request.user_name)
+        self.server.log_in(session)
+        self.channel.pipeline.replace(self, session)
+        session.begin()
+
+    def on_other(self, packet: Packet) -> None:
+        raise Refused('not_logged_in', 'log in first')
+
+
+class Session(Dispatcher):
+    """A user is logged in: what they ask for."""
+
+    def __init__(self, server: Any, frames: FrameHandler, user_id: str) -> None:
+        self.server, self.frames, self.user_id = server, frames, user_id
+
+    def begin(self) -> None:
+        self.frames.decoder.max_body = protocol.MAX_BODY
+        name, last = self.user_id, self.server.store.last_client_seq(self.user_id)
+        self.sent_id, self.is_live = self.server.store.delivered_id(name), False  # live: gets all from the commit
+        self.channel.write(protocol.LoginResponse(success=True, user_id=name, user_name=name, last_client_seq=last))
+        self.server.feed(self)
+
+    def writability_changed(self) -> None:
+        if self.channel.is_writable and not self.is_live:
+            self.server.feed(self)
+
+    def channel_read(self, packet: Packet) -> None:
+        if first := self.server.first_of(self.user_id, packet):  # asked before: answer again
+            return self.server.store.after_commit(functools.partial(self.answer, packet, first))
+        super().channel_read(packet)
+
+    def channel_inactive(self) -> None:
+        self.server.log_out(self)
+
+    def on_login_request(self, request: protocol.LoginRequest) -> None:
+        raise Refused('already_logged_in', f'you are {self.user_id}, log out first')
+
+    def on_logout_request(self, request: protocol.LogoutRequest) -> None:
+        self.server.log_out(self)
+        self.server.store.after_commit(lambda is_durable: self.channel.write(protocol.LogoutResponse(success=True)))
+        self.channel.pipeline.replace(self, Login(self.server, self.frames))
+
+    def on_message_request(self, request: protocol.MessageRequest) -> None:
+        self.append(request, Kind.MESSAGE, direct_stream(self.user_id, request.to_user_id), request.message)
+
+    def on_create_group_request(self, request: protocol.CreateGroupRequest) -> None:
+        self.append(request, Kind.CREATE_GROUP, self.server.store.new_group_id())
+
+    def on_join_group_request(self, request: protocol.JoinGroupRequest) -> None:
+        members = self.server.members(request.group_id)
+        need(self.user_id not in members, 'already_a_member', 'you are in this group')
+        self.append(request, Kind.JOIN_GROUP, request.group_id)
+
+    def on_quit_group_request(self, request: protocol.QuitGroupRequest) -> None:
+        self.need_member(request.group_id)
+        self.append(request, Kind.QUIT_GROUP, request.group_id)
+
+    def on_group_message_request(self, request: protocol.GroupMessageRequest) -> None:
+        self.need_member(request.to_group_id)
+        self.append(request, Kind.GROUP_MESSAGE, request.to_group_id, request.message)
+
+    def need_member(self, group_id: str) -> None:
+        need(self.user_id in self.server.members(group_id), 'not_a_member', 'you are not in this group')
+
+    def append(self, request: Packet, kind: Kind, stream: str, text: str = '') -> None:
+        """Note that it has happened; those whom it is for will be told."""
+        self.record(request, Entry(kind, stream, self.user_id, text, request.client_seq, int(time.time() * 1000)))
+
+    def record(self, request: Any, entry: Entry) -> None:
+        store, then = self.server.store, functools.partial(self.answer, request, entry)
+        need(entry.client_seq > store.last_client_seq(self.user_id), 'seq_conflict', 'that number was something else')
+        write = {Kind.JOIN_GROUP: store.join_group, Kind.QUIT_GROUP: store.quit_group}.get(entry.kind, store.append)
+        if entry.kind is Kind.CREATE_GROUP:
+            write = functools.partial(store.create_group, group_name=None, members=request.user_id_list)
+        write(entry, then=then)
+
+    def answer(self, request: Any, entry: Entry, is_durable: bool) -> None:
+        failed = Refused('internal_error', 'the disk could not be written')
+        packet = self.server.answer_to(request, entry) if is_durable else refusal(request, failed)
+        packet.client_seq = request.client_seq
+        self.channel.write(packet)
+
+    def on_delivery_ack(self, request: protocol.DeliveryAck) -> None:
+        self.server.store.set_delivered(self.user_id, request.message_id)
