@@ -88,6 +88,7 @@ def refusal(request: Packet, refused: Refused, address: str) -> Packet:
 class FrameHandler(Handler):
     """Bytes to frames (Netty's ByteToMessageDecoder).  While reading is paused nothing is handed on either, so that
     what waits is bounded.  Bytes that can be no frame become a user event: the ProtocolError."""
+    __slots__ = ('decoder', 'timer', '_progress')
     def __init__(self) -> None:  # `_progress` counts frames and pauses, `timer` looks whether it does
         self.decoder, self.timer, self._progress = protocol.FrameDecoder(protocol.MAX_BODY_BEFORE_LOGIN), NO_TIMER, 0
 
@@ -131,6 +132,7 @@ class FrameHandler(Handler):
 
 
 class PacketHandler(Handler):  # frames to packets and back; refuses what is none
+    __slots__ = ('version', 'session_version', '_bad_frames', '_traces')
     def __init__(self, traces: bool) -> None:  # answers are in the version of the last frame, if a session has none
         self.session_version, self._bad_frames, self.version, self._traces = None, 0, 1, traces
 
@@ -182,6 +184,7 @@ class HeartbeatHandler(Handler):  # answers heartbeats, whoever sends them
 # Who it is ...........................................................................................
 class PeerHandler(Handler):
     """A connection with or without a user: closed when silent or ended.  `end()`: nothing more on its behalf."""
+    __slots__ = ('server', 'frames', 'packets')
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler) -> None:
         self.server, self.frames, self.packets = server, frames, packets
 
@@ -204,6 +207,7 @@ class PeerHandler(Handler):
 
 
 class LoginHandler(PeerHandler):  # nobody is logged in: judges one LOGIN_REQUEST at a time; a good one makes a Session
+    __slots__ = ('request', '_timer', '_deadline', '_asked_at', '_judging')
     def channel_active(self) -> None:  # at the beginning, and after a logout
         self.request: Any = None  # the one that is being judged
         self._start_clock(self.server.options.login_timeout)
@@ -231,8 +235,7 @@ class LoginHandler(PeerHandler):  # nobody is logged in: judges one LOGIN_REQUES
         self._judging = self._judge(normalize(packet.user_name), packet.password, packet.token)
         self._go_on()
 
-    def _go_on(self, result: Any = None, error: Exception | None = None) -> None:
-        """Judge, as far as the next thing to do in the worker; `result` and `error` are what the last one came to."""
+    def _go_on(self, result: Any = None, error: Exception | None = None) -> None:  # up to the next job for the worker
         if not self.channel.is_open:
             return
         try:
@@ -268,8 +271,7 @@ class LoginHandler(PeerHandler):  # nobody is logged in: judges one LOGIN_REQUES
             return name, store.new_token(name, now)
         return (yield from self._judge(name, password, None))  # the tick that registered them could not be written
 
-    def _conclude(self, outcome: str | Refused, token: str | None = None) -> None:
-        """Answer in its turn, after the commit: a name is logged in."""
+    def _conclude(self, outcome: str | Refused, token: str | None = None) -> None:  # in its turn, after the commit
         def then(is_durable: bool) -> None:
             if self.channel.is_open:
                 self._answer(outcome if is_durable or isinstance(outcome, Refused) else NOT_WRITTEN, token)
@@ -289,6 +291,7 @@ class LoginHandler(PeerHandler):  # nobody is logged in: judges one LOGIN_REQUES
 
 
 class Session(PeerHandler):  # a user is logged in: what they ask for, and what is delivered to them
+    __slots__ = ('user_id', 'version', 'sent_id', 'delivered_id', 'is_live', '_sent_mark', '_budget', '_filled_at')
     def __init__(self, server: Server, frames: FrameHandler, packets: PacketHandler, user_id: str) -> None:
         super().__init__(server, frames, packets)
         self.version = packets.session_version = packets.version
@@ -324,14 +327,12 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         self.channel.loop.call_soon(self.send, protocol.KickedNotice(reason='logged in elsewhere'))
         self.channel.loop.call_soon(self.channel.close)
 
-    # What is delivered
-    def deliver(self, message_id: int, frames: bytes, count: int) -> None:
-        """Write `count` committed entries up to that id, unless this session lags: then it gets them from the log."""
+    def deliver(self, message_id: int, frames: bytes) -> None:
+        """Write committed entries up to that id, unless this session lags; then it will get them from the log."""
         channel = self.channel
         self.is_live = self.is_live and channel.is_writable
         if self.is_live:
             channel.write(frames)
-            self.server.messages_out += count
             self.sent_id = message_id
             if self.version == 1:
                 self._sent_mark = channel.sent + channel.buffered
@@ -343,7 +344,8 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         page = self.server.store.unread(self.user_id, self.sent_id, PAGE)
         self.is_live = True
         for entry in page:
-            self.deliver(entry.message_id, self.server.frame_of(entry, self.version), 1)
+            self.deliver(entry.message_id, self.server.frame_of(entry, self.version))
+            self.server.messages_out += self.is_live
         if len(page) == PAGE or not self.is_live:
             self.is_live = False
             self.server.feed_later(self)
@@ -359,12 +361,10 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
             self.server.store.set_delivered(self.user_id, message_id)
             self.server.save_later()
 
-    def note_sent(self) -> None:
-        """Version 1 acknowledges nothing: what was sent counts as delivered once it has left the write buffer."""
+    def note_sent(self) -> None:  # version 1 acknowledges nothing: what has left the write buffer was delivered
         if self.version == 1 and self._sent_mark <= self.channel.sent:
             self.acknowledge(self.sent_id)
 
-    # What is asked for
     def channel_read(self, packet: Packet) -> None:
         if type(packet) is not protocol.DeliveryAck:
             self._budget -= 1
@@ -377,8 +377,7 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         else:
             self._attempt(packet)
 
-    def _fill_budget(self) -> None:
-        """Add what --rate allows for the time since the last look; a second's at most.  None left: the rest waits."""
+    def _fill_budget(self) -> None:  # with what --rate allows for the time since then.  None left: the rest waits
         now, rate = self.server.loop.time(), self.server.options.rate
         self._budget, self._filled_at = min(rate, self._budget + rate * (now - self._filled_at)), now
         if self._budget < 1:
@@ -603,13 +602,14 @@ class Server:
 
     def _deliver(self, run: list[Entry]) -> None:
         frames: dict[int, bytes] = {}  # by version: encoded once, however many read it
-        last_id, sessions = run[-1].message_id, self.sessions
+        last_id, sessions, told = run[-1].message_id, self.sessions, 0
         for user_id in self._readers_of(run[0]):
             if session := sessions.get(user_id):
                 if (version := session.version) not in frames:
                     frames[version] = b''.join([self.frame_of(entry, version) for entry in run])
-                session.deliver(last_id, frames[version], len(run))
-        self._applied_id = last_id
+                session.deliver(last_id, frames[version])
+                told += session.is_live
+        self._applied_id, self.messages_out = last_id, self.messages_out + told * len(run)
 
     def _readers_of(self, entry: Entry) -> Iterable[str]:
         if entry.kind is MESSAGE:
