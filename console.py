@@ -420,12 +420,12 @@ class Chats:
                 known = self.groups.setdefault(group_id, '')
                 self.groups[group_id] = name if PLAIN_NAME.fullmatch(name) else known
         people = [user.get('userId', '') for user in event.get('userList') or event.get('sessionList') or []]
-        people.append(event.get('fromUserId', event.get('userId', '')))
+        people.append(event.get('fromUserId', event.get('userId', event.get('toUserId', ''))))
         names = {name for name in people if 0 < len(name) <= LONGEST_ID and name != me}
         self.users.update(list(names)[:max(KNOWN_NAMES - len(self.users), 0)])
-        about = event.get('groupId', event.get('toUserId', people[-1]))
+        about, is_own = event.get('groupId', people[-1]), event['event'] == 'sent' or people[-1] in ('', me)
         if event['event'] in ('message', 'group_message', 'sent') and (about in self.users or about in self.groups):
-            self._unread[about] = 0 if people[-1] in ('', me) else self._unread[about] + 1  # who answers has read it
+            self._unread[about] = 0 if is_own else self._unread[about] + 1  # who answers has read it
 
     def title(self, target: str) -> str:
         """How a conversation is called: `bob`, `#team`, `#1a2b3c4d`."""

@@ -75,8 +75,7 @@ class Connector:
         self._loop, self._target, self._initialize, self._on_failed = loop, (host, port), initialize, on_failed
         self._attempt, self._timer, self._socket = 0, NO_TIMER, None  # that of the address that is tried
 
-    def connect(self) -> None:
-        """Begin an attempt; one that is under way is dropped."""
+    def connect(self) -> None:  # begin an attempt; one that is under way is dropped
         self.cancel()
         attempt = self._attempt
         self._timer = self._loop.call_later(CONNECT_TIMEOUT, self._fail, TimeoutError('no answer'))
@@ -91,8 +90,7 @@ class Connector:
             self._socket.close()
             self._socket = None
 
-    def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:
-        """Begin to connect to the next of `addresses`; `error` is what the one before came to."""
+    def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:  # of the last one
         if attempt != self._attempt:
             return
         for family, kind, number, _, address in addresses:
@@ -264,8 +262,7 @@ class Client:
         secret = {'token': self._token} if self._token else {'password': self._password}
         self._write(protocol.LoginRequest(user_name=self.user_name, **secret))
 
-    def on_lost(self, reason: str) -> None:
-        """The connection is no good any more: end it, and come back if the user is to be logged in."""
+    def on_lost(self, reason: str) -> None:  # end the connection; come back if the user is to be logged in
         channel, self._channel, self.is_logged_in = self._channel, None, False
         if channel is None:  # given up by ourselves
             return
@@ -477,8 +474,7 @@ class Client:
     _on_list_groups_response = _on_list
 
 
-def _fields_of(body: protocol.Body) -> dict[str, Any]:
-    """The fields of a packet or of a part of one by their names on the wire, without those that are None."""
+def _fields_of(body: protocol.Body) -> dict[str, Any]:  # by their names on the wire; None is left out
     return {f.name: [_fields_of(item) for item in value] if f.many and f.kind is not str else value
             for f in body.FIELDS if (value := getattr(body, f.attribute)) is not None}
 
@@ -502,13 +498,13 @@ class App:
                              patience=None if is_person else PATIENCE, tls=options.tls)
         self._arrived, self._logged_in_at, self._exit_code = 0, 0.0, 0  # messages that had waited at that time
         self._quiet: list[str] | None = None  # lists that nobody asked to see; None: there was no login yet
+        self._looked_up = deque[str]()  # whose history was asked for, in this order
         self._lines: deque[str | Key] = deque()  # read, and not done yet; Key.END is the last
         self._is_watched: bool | None = False  # the input, by the loop; None: by a thread
         self._at_end, self._is_ending = False, False  # the input is over; it is time to leave
         self._login_name, self._left, self._timer, self._backlog_timer = '', 0, NO_TIMER, NO_TIMER  # who logs in
 
-    def run(self) -> int:
-        """Return the exit code."""
+    def run(self) -> int:  # until it is time to leave; the exit code
         for name in SIGNALS.keys() & vars(signal):
             self._loop.add_signal_handler(getattr(signal, name), lambda code=SIGNALS[name]: self._exit(code))
         if isinstance(self._terminal, Terminal):
@@ -526,6 +522,8 @@ class App:
             while not channel.is_closed:  # to leave with its bytes unread might destroy what it has yet to read
                 self._loop.tick()
         self._loop.close()
+        if self._exit_code > 128 and (lost := len(self.client.pending)):
+            print(f'imclient.py: of {lost} on the way nobody knows whether they arrived', file=sys.stderr)
         return self._exit_code
 
     def _exit(self, code: int) -> None:
@@ -611,11 +609,11 @@ class App:
     def _do(self, line: str | Key) -> None:
         if line is Key.END:  # in its turn among the lines: the one before it may be a password
             return self._leave()
-        if self._login_name:
+        if self._login_name and line:  # a mere Enter is no password: it was pasted, or pressed in doubt
             name, self._login_name = self._login_name, ''
             if name != self.client.user_name and not self.client.is_logged_in:
                 self._chats, self._quiet = Chats(), None
-            return self.client.login(name, line) if line else None  # nothing typed: no login
+            return self.client.login(name, line)
         if isinstance(self._terminal, Terminal) and line.strip():
             keep_line(HISTORY_FILE, ' '.join(line.split()[:2]) if line.startswith('/login') else line)
         word, _, rest = line.strip().partition(' ')
@@ -655,6 +653,7 @@ class App:
         elif kind:
             self._ask(kind, group_id=target)
         else:
+            self._looked_up.append(target)
             self._ask(protocol.HistoryRequest, **{'group_id' if self._is_group(target) else 'user_id': target})
 
     def _chat(self, word: str) -> None:
@@ -704,8 +703,9 @@ class App:
             self._arrived += 1
             self._backlog_timer.cancel()
             self._backlog_timer = self._loop.call_later(BACKLOG_PAUSE, self._tell_backlog)
-        elif event.get('command') == 'HISTORY_REQUEST' and event.get('code') == 'unknown_user':
-            self._chats.front = ''  # /chat has named nobody
+        elif self._looked_up and (event['event'] == 'history' or event.get('command') == 'HISTORY_REQUEST'):
+            if self._looked_up.popleft() == self._chats.front and event.get('code', '').startswith('unknown_'):
+                self._chats.front = ''  # /chat has named nobody
 
     def _tell_backlog(self) -> None:
         if self._arrived > shutil.get_terminal_size().lines:

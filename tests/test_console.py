@@ -985,6 +985,8 @@ def test_unread_is_what_others_said_elsewhere():
     assert chats.unread() == ' (bob 2)'
     chats.note({'event': 'sent', 'toUserId': 'bob', 'message': 'x'}, 'me')
     assert chats.unread() == ''
+    chats.note({'event': 'sent', 'toUserId': '20230001', 'message': 'x'}, 'me')
+    assert '20230001' in chats.users and chats.unread() == ''
     chats.note(message('bob'), 'me')
     chats.front = 'bob'
     assert chats.unread() == ''

@@ -7,7 +7,8 @@ import pytest
 from screens import BACKENDS, Pty, Tmux
 from test_imclient import Tty
 
-from protocol import CreateGroupRequest, CreateGroupResponse, GroupMessageRequest, MessageAck, MessageRequest, decode
+from protocol import (
+    CreateGroupRequest, CreateGroupResponse, GroupMessageRequest, MessageAck, MessageRequest, MessageResponse, decode)
 
 needs_tmux = pytest.mark.skipif(not shutil.which('tmux'), reason='no tmux here')
 WELCOME = '-- /chat NAME talks to somebody, /users shows who is there, /help the rest'
@@ -335,3 +336,38 @@ def test_in_front_of_a_pipe_the_password_is_asked_for(server, open_terminal, tmp
         assert 'secret' not in '\n'.join(shell.rows())
     finally:
         shell.close()
+
+
+def test_who_is_chatted_with_is_somebody(server, open_terminal):
+    server.register('bob')
+    alice = open_terminal()
+    for line, prompt in (('/chat bob', 'alice -> bob>'), ('/history nobody', 'alice -> bob>'), ('/quit #nope', 'alice -> bob>'),
+                         ('/chat nobody', 'alice>'), ('/chat #nope', 'alice>'), ('/chat 0a0a0a0a', 'alice>')):
+        alice.type(line)
+        alice.press('Enter')
+        alice.last(prompt)
+
+
+def test_a_password_pasted_with_its_line_breaks_is_no_message(server, open_terminal, tmp_path):
+    bob = server.peer('bob')
+    alice = open_terminal()
+    alice.type('/chat bob')
+    alice.press('Enter')
+    alice.last('alice -> bob>')
+    alice.type('/login carol\r\rs3cret\r\r')  # as tmux pastes CR LF
+    alice.sees('! you are alice; log out first')
+    alice.type('hello')
+    alice.press('Enter')
+    assert bob.expect(MessageResponse).message == 'hello'
+    assert 's3cret' not in (tmp_path / 'im' / 'history').read_text(encoding='utf-8')
+
+
+def test_leaving_with_messages_on_the_way_says_so(server, open_terminal):
+    alice = open_terminal(backend=Pty)
+    server.main.terminate()
+    alice.last('alice (connecting)>')
+    alice.type('/msg alice lost')
+    alice.press('Enter')
+    alice.last('alice (connecting) (1 on the way)>')
+    alice.press('C-c', 'C-c')
+    alice.sees('imclient.py: of 1 on the way nobody knows whether they arrived')
