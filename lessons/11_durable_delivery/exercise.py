@@ -13,12 +13,13 @@ told the highest number of its user that made an entry, and goes on from there. 
 """
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from protocol import MAX_BODY, LoginResponse
 from store import Entry
 
-from .handlers import Session
+from .handlers import Session, need
 
 
 class NumberedSession(Session):

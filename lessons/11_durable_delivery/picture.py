@@ -1,17 +1,17 @@
 """Chapter 11's picture: a server is killed at four moments, and what catches each.
 
-    python3 -m lessons.11_durable_delivery.picture
+    python3 -m lessons.11_durable_delivery.picture [exercise]       with the session of exercise.py
 
-Each server is a process that kills itself where it would call a certain method.  Logins and heartbeats are not drawn.
-"""
+Each server is a process that kills itself where it would call some method.  Logins and heartbeats are not drawn."""
 import os
 import signal
 import sys
 import tempfile
+from importlib import import_module
 
 from protocol import Command, HeartbeatRequest, HeartbeatResponse, LoginResponse, LogoutRequest, MessageRequest, Packet
 
-from . import client, server
+from . import client, handlers, server
 from .see_it_fail import Process, run
 
 KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)  # Windows has only the latter, and it kills there
@@ -19,8 +19,10 @@ MOMENTS = dict(record='unanswered', answer='unanswered', on_logout_request='the 
 WIDTH, DRAWN = 23, (3, 4, 19, 20)  # columns between two lifelines; commands
 
 
-def serve(db: str, port: str, method: str = 'none') -> None:
+def serve(db: str, port: str, method: str = 'none', *exercise: str) -> None:
     """Run the chapter's server, and let it die where it would call that method of a session."""
+    if exercise:
+        handlers.Session = import_module('.exercise', __package__).NumberedSession
     setattr(server.Session, method, lambda *given: os.kill(os.getpid(), KILL))
     sys.argv[1:] = '--db', db, '--port', port
     server.main()
@@ -29,10 +31,10 @@ def serve(db: str, port: str, method: str = 'none') -> None:
 class Scene:
     """A server that will be killed, and what passes between it and alice, at the left, and bob."""
 
-    def __init__(self, folder: str, method: str) -> None:
-        self.command, self.mark, self.catcher = ('-m', __spec__.name, f'{folder}/{method}.db'), '', MOMENTS[method]
+    def __init__(self, db: str, method: str) -> None:
+        self.command, self.mark, self.catcher = ('-m', __spec__.name, db), '', f'  caught by {MOMENTS[method]}'
         print(f'killed before {method}')
-        self.server = Process(*self.command, '0', method)
+        self.server = Process(*self.command, '0', method, *sys.argv[1:])
         for user in Drawn('alice', [MessageRequest(to_user_id='bob', message='tea at five?')]), Drawn('bob', []):
             user.scene = self
             shown = run(client, self.server.port, user)
@@ -52,7 +54,7 @@ class Scene:
     def start_again(self) -> None:
         self.server.wait()
         self.row(f'{"":{WIDTH}}X  kill -9{"|":>{WIDTH - 8}}')
-        self.server, self.mark = Process(*self.command, str(self.server.port)), f'  caught by {self.catcher}'
+        self.server, self.mark = Process(*self.command, str(self.server.port), 'none', *sys.argv[1:]), self.catcher
 
 
 class Drawn(client.User):
@@ -68,12 +70,10 @@ class Drawn(client.User):
         if then := {LoginResponse: HeartbeatRequest, HeartbeatResponse: LogoutRequest}.get(type(packet)):
             self.channel.write(then())
 
-    def channel_inactive(self) -> None:
-        self.has_ended or self.scene.start_again()
+    def channel_inactive(self) -> None: self.has_ended or self.scene.start_again()
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
-        serve(*sys.argv[1:])
+    len(sys.argv) > 2 and serve(*sys.argv[1:])  # the process of a server ends there
     with tempfile.TemporaryDirectory() as folder:
-        [Scene(folder, each) for each in MOMENTS]
+        [Scene(f'{folder}/{each}.db', each) for each in MOMENTS]

@@ -11,6 +11,7 @@ NUMBERS = 'A number for each request'
 CONFLICT = 'A number that meant something else'
 COMMIT = 'Write first, tell then'
 KILLED = 'Four moments to be killed at'
+NEVER_STORED = '\ud800'  # half a character: the store cannot write it, and the commit fails as on a full disk
 
 handlers, picture, see_it_fail, server = (importlib.import_module(f'lessons.11_durable_delivery.{name}')
                                           for name in ('handlers', 'picture', 'see_it_fail', 'server'))
@@ -26,11 +27,9 @@ class Connection:
         server.log_in(self.session)
         self.session.begin()
 
-    def write(self, packet):
-        self.written.append(protocol.decode(packet) if isinstance(packet, bytes) else packet)
+    def write(self, packet): self.written.append(protocol.decode(packet) if isinstance(packet, bytes) else packet)
 
-    def close(self):
-        self.server.log_out(self.session)
+    def close(self): self.server.log_out(self.session)
 
     def send(self, number, text, to='bob'):
         self.session.channel_read(protocol.MessageRequest(to_user_id=to, message=text, client_seq=number))
@@ -56,8 +55,7 @@ def about(packet):
 
 
 @pytest.fixture
-def world():
-    return server.Server(Store(':memory:'))
+def world(): return server.Server(Store(':memory:'))
 
 
 def test_a_new_number_is_stored(exercise, world):
@@ -67,13 +65,13 @@ def test_a_new_number_is_stored(exercise, world):
     expect('alice writes with the numbers 1 and 4; she hears', alice.heard(),
            ['welcome, last number 0', '1 is entry 1', '4 is entry 2'], NUMBERS)
     alice.close()
-    expect('... she logs in again', Connection(exercise, world, 'alice').heard(), ['welcome, last number 4'], NUMBERS)
+    expect('... she logs in again (was `client_seq` set before the entry was recorded?)',
+           Connection(exercise, world, 'alice').heard(), ['welcome, last number 4'], NUMBERS)
 
 
 def test_a_repeat_is_answered_and_makes_no_second_entry(exercise, world):
     alice = Connection(exercise, world, 'alice')
-    alice.send(1, 'hello')
-    alice.heard()
+    alice.send(1, 'hello'), alice.heard()
     alice.send(1, 'hello')
     alice.send(2, 'bye')
     expect("alice writes (1, 'hello'), and again, and (2, 'bye'); she hears the last two answered", alice.heard(),
@@ -98,13 +96,15 @@ def test_a_repeat_in_the_same_tick_waits_for_the_commit(exercise, world):
            list(map(about, alice.written)), [], COMMIT)
     expect('... after it', alice.heard(), ['1 is entry 1', '1 is entry 1'], COMMIT)
     expect('... and the log ends with entry', world.store.committed_id, 1, NUMBERS)
+    alice.send(2, NEVER_STORED), alice.send(2, NEVER_STORED)
+    expect('alice writes another twice within one tick, and its commit fails; she hears', alice.heard(),
+           ['2 refused: internal_error', '2 refused: internal_error'], COMMIT)
 
 
 @pytest.mark.parametrize('text, to', [('something else', 'bob'), ('hello', 'carol')])
 def test_another_message_with_a_used_number_is_refused(exercise, world, text, to):
     alice = Connection(exercise, world, 'alice')
-    alice.send(1, 'hello')
-    alice.heard()
+    alice.send(1, 'hello'), alice.heard()
     alice.send(1, text, to)
     expect(f"alice has written (1, 'hello') to bob, and writes (1, {text!r}) to {to}; she hears", alice.heard(),
            ['1 refused: seq_conflict'], CONFLICT)

@@ -3,7 +3,8 @@
     python3 -m lessons.12_under_load.measure
 
 Each server is a process.  This one is all of its clients: it sends everything at once, and reads until all has come.
-Rounds alternate, and the best one of each server counts: what else the machine does makes the others longer.
+Rounds alternate, and the best rate of each server counts: what else the machine does makes the others lower.  Of the
+lag the longest counts, of all rounds.
 """
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ from protocol import (MAX_BODY_CLIENT, CreateGroupRequest, FrameDecoder, GroupMe
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {'reactor': 'server', 'asyncio': 'asyncio_server'}  # modules of this chapter
-MESSAGES, MEMBERS, ROUNDS = 5_000, 20, 3  # that are read in a round; of the group
+MEMBERS, ROUNDS = 20, 3  # of the group; of each load
 TEXT = 'tea at five?'
-SINGLE, GROUP = 'messages, one writes to one', f'deliveries, one writes to a group of {MEMBERS}'
+SINGLE, BURST, FLOOD = ('messages, one writes to one', f'deliveries to a group of {MEMBERS}, a short burst',
+                        f'deliveries to a group of {MEMBERS}, a long flood')
+COUNTS = {SINGLE: 5_000, BURST: 250, FLOOD: 3_000}  # messages in a round; a burst fills no channel
 LAG = 'loop lag, the longest'
 WIDTH = 40  # columns of the longest bar
 
@@ -88,7 +91,7 @@ class Load:
     """What is done to one server: `best` has what was measured of it."""
 
     def __init__(self, module: str) -> None:
-        self.server, self.best = Process(module), dict.fromkeys((SINGLE, GROUP), 0.0)  # a second
+        self.server, self.best = Process(module), dict.fromkeys(COUNTS, 0.0)  # a second
         names = [f'user{number}' for number in range(MEMBERS)]
         self.peers = [Peer(self.server.port, name) for name in names]
         self.peers[0].socket.sendall(self.peers[0].numbered(CreateGroupRequest(user_id_list=names)))
@@ -97,10 +100,10 @@ class Load:
     def round(self) -> None:
         to_one, to_all = (MessageRequest(to_user_id='user1', message=TEXT),
                           GroupMessageRequest(to_group_id=self.group_id, message=TEXT))
-        for what, packet, readers in (SINGLE, to_one, 1), (GROUP, to_all, MEMBERS):
-            count = MESSAGES // readers
+        for what, count in COUNTS.items():
+            packet, readers = (to_one, 1) if what == SINGLE else (to_all, MEMBERS)
             seconds = flood(packet, count, self.peers[:max(2, readers)], count * (readers + 1))  # and the answers
-            self.best[what] = max(self.best[what], MESSAGES / seconds)
+            self.best[what] = max(self.best[what], count * readers / seconds)
 
     def end(self) -> None:
         self.best[LAG] = self.server.kill()
@@ -124,9 +127,9 @@ def main() -> None:
             load.round()
     for load in loads.values():
         load.end()
-    for what, about in (SINGLE, '{:,.0f} a second, {:.2f} times'), (GROUP, '{:,.0f} a second, {:.2f} times'), (
-            LAG, '{:.1f} ms, {:.2f} times'):
-        bars(loads, what, about)
+    for what in COUNTS:
+        bars(loads, what, '{:,.0f} a second, {:.2f} times')
+    bars(loads, LAG, '{:.1f} ms, {:.2f} times')
 
 
 if __name__ == '__main__':
