@@ -90,7 +90,7 @@ class Connector:
             self._socket.close()
             self._socket = None
 
-    def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:  # of the last one
+    def _try(self, attempt: int, addresses: Iterator[Any], error: Exception | None) -> None:  # that of the last one
         if attempt != self._attempt:
             return
         for family, kind, number, _, address in addresses:
