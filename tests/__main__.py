@@ -1,7 +1,7 @@
 """Runs the tests: `python3 -m tests`, with what they need in a virtual environment of their own, `.venv`.
 
-    python3 -m tests               all tests under branch coverage, in two halves side by side; fails when too little is
-                                   covered
+    python3 -m tests               all tests under branch coverage, most in two halves side by side; fails when too little
+                                   is covered
     python3 -m tests -k frames     any arguments are pytest's; then coverage is not judged
     python3 -m tests --matrix      all tests on each Python 3.10 to 3.13 found here, those of the reactor and of the
                                    whole system also with the selectors poll and select
@@ -22,7 +22,9 @@ REQUIREMENTS = ROOT / 'requirements-dev.txt'
 # Percent of statements and branches that the tests must reach.
 LEAST_COVERAGE = {'protocol.py': 95, 'reactor.py': 95, 'store.py': 95,
                   'imserver.py': 90, 'imclient.py': 90, 'console.py': 90}
-# The second half of the tests, which times least: it runs beside the first, on the second core.
+# They compare times, and run before the others: alone.
+ALONE = ['tests/test_slow_peers.py']
+# The second half of the others: it runs beside the first, on a second core.
 BESIDE = [f'tests/test_{name}.py' for name in (
     'chat_chapters', 'console', 'fuzz', 'guide', 'lesson_runs', 'lessons', 'protocol', 'store', 'style', 'terminal')]
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
@@ -60,10 +62,10 @@ def with_coverage() -> int:
     python = environment(sys.executable, ROOT / '.venv')
     forget_coverage('.coverage', '.coverage.*')
     command = (python, '-m', 'coverage', 'run', '-m', 'pytest')
+    failed = run(*command, *ALONE)
     with tempfile.TemporaryFile() as output:
         beside = subprocess.Popen([*command, *BESIDE], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        failed = run(*command, *(f'--ignore={file}' for file in BESIDE))
-        failed = beside.wait() or failed
+        failed |= run(*command, *(f'--ignore={file}' for file in ALONE + BESIDE)) | beside.wait()
         output.seek(0)
         print(output.read().decode('utf-8', 'replace'), flush=True)
     run(python, '-m', 'coverage', 'combine', '-q')
