@@ -1,5 +1,6 @@
 """Fixtures that several files of tests use, and the figures that they print in the end."""
 import os
+import signal
 import tempfile
 
 import pytest
@@ -7,6 +8,8 @@ from processes import System
 
 STATE = tempfile.TemporaryDirectory()  # where our clients keep their history: not in that of who runs the tests
 os.environ['XDG_STATE_HOME'] = STATE.name
+# A shell that starts the tests in the background has them ignore Ctrl-C; what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 FIGURES: list[str] = []  # what the tests of this run measured
 
 
