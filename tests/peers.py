@@ -34,7 +34,7 @@ from protocol import MAX_BODY_CLIENT, FrameDecoder, Packet, decode, encode
 from reactor import Channel, EventLoop
 from store import Store
 
-PATIENCE = 10.0  # real seconds until a wait has failed: never reached by a server that works
+PATIENCE = 30.0  # real seconds until a wait has failed: never reached by a server that works
 BEGIN = 1_700_000_000.0  # what the wall clock of a world says at first
 
 

@@ -20,7 +20,7 @@ import protocol
 from protocol import HeartbeatRequest, HeartbeatResponse, LoginRequest, LoginResponse, MessageAck, MessageRequest, encode
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 20.0  # seconds until a test gives up
+PATIENCE = 30.0  # seconds until a test gives up
 SELECTORS = {'poll': 'PollSelector', 'select': 'SelectSelector', 'epoll': 'EpollSelector'}
 SELECTOR = os.environ.get('IM_SELECTOR')
 LAUNCHER = '''

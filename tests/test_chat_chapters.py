@@ -17,7 +17,7 @@ import protocol
 from protocol import Packet
 from reactor import EventLoop, Listener
 
-PATIENCE = 10.0  # seconds until a test gives up
+PATIENCE = 30.0  # seconds until a test gives up
 ORIGINAL = {  # the original's lists of instructions: number, name and Chinese name
     9: [(1, 'LOGIN_REQUEST', '登录请求'), (2, 'LOGIN_RESPONSE', '登录响应'),
         (3, 'MESSAGE_REQUEST', '客户端发消息'), (4, 'MESSAGE_RESPONSE', '服务端发消息'),

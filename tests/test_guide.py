@@ -24,7 +24,7 @@ from lessons import chapters, check, play, screen, tap
 from protocol import HeartbeatRequest, MessageRequest, encode
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 15.0  # seconds until a test gives up
+PATIENCE = 30.0  # seconds until a test gives up
 FRAME = encode(MessageRequest(to_user_id='all', message='hi'), 1)
 pytestmark = pytest.mark.usefixtures('no_coverage')
 posix = pytest.mark.skipif(os.name != 'posix', reason='signals and terminals of POSIX')

@@ -29,7 +29,7 @@ from reactor import (
     ACCEPT_PAUSE, ACCEPTS_A_TICK, CLOSE_TIMEOUT, HIGH_WATER_MARK, INPUT_ENDED, LOW_WATER_MARK, MAX_WAIT,
     NO_TIMER, READ_ROUNDS, READ_SIZE, READER_IDLE, SWEEP, Channel, EventLoop, Handler, IdleStateHandler, Listener)
 
-PATIENCE = 5.0  # seconds of real time until a test gives up
+PATIENCE = 30.0  # seconds of real time until a test gives up
 SELECTORS = {'select': 'SelectSelector', 'poll': 'PollSelector', 'epoll': 'EpollSelector',
              'kqueue': 'KqueueSelector'}
 RESET_ON_CLOSE = struct.pack('ii', 1, 0)  # for SO_LINGER: close() throws a reset instead of saying good-bye
