@@ -7,7 +7,8 @@
 1. `channel_read(data)`: frames are handed on, one after the other, as long as the channel is open and writable.  It may
    cease to be in the middle: handling a frame writes an answer.  What is left stays in the decoder.
 2. `writability_changed()`, not writable: pause reading, with `self` as the reason.
-3. `writability_changed()`, writable: resume reading; and hand on what has stayed, by the same rule.
+3. `writability_changed()`, writable: hand on what has stayed, by the same rule; then resume reading, unless the channel
+   is full again.
 4. Either way the handlers behind it are told as well.  What is no frame remains a user event, the ProtocolError.
 """
 from __future__ import annotations

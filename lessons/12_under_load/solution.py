@@ -22,8 +22,9 @@ class PatientFrameHandler(Handler):
     def writability_changed(self) -> None:
         """The write buffer rose over its high mark, or sank to its low one."""
         if self.channel.is_writable:
-            self.channel.resume_reading(self)
             self.hand_on()
+            if self.channel.is_writable:  # still
+                self.channel.resume_reading(self)
         else:
             self.channel.pause_reading(self)
         super().writability_changed()
