@@ -37,7 +37,7 @@ from store import (
     FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then, direct_stream,
     hash_password, is_valid_name, name_key, normalize)
 
-MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: a message, escaped and with its frame, fits MIN_MAX_BODY
+MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: as our client writes it, a message and its frame fit MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
 MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
 FRAME_TIMEOUT = 10.0  # seconds, up to twice that, without any whole frame, though one has begun
@@ -367,9 +367,7 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
 
     def channel_read(self, packet: Packet) -> None:
         if type(packet) is not protocol.DeliveryAck:
-            self._budget -= 1
-            if self._budget < 0:
-                self._fill_budget()
+            self._fill_budget()
         if packet.COMMAND in QUESTIONS:  # answered after the commit of what is before it; what is behind it is held
             self.frames.hold()
             self.server.store.after_commit(lambda is_durable: self._attempt(packet))
@@ -377,10 +375,11 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         else:
             self._attempt(packet)
 
-    def _fill_budget(self) -> None:  # with what --rate allows for the time since then.  None left: the rest waits
-        now, rate = self.server.loop.time(), self.server.options.rate
-        self._budget, self._filled_at = min(rate, self._budget + rate * (now - self._filled_at)), now
-        if self._budget < 1:
+    def _fill_budget(self) -> None:  # with what --rate allows for the time since then, less one; below 0 the rest waits
+        now, rate = self.channel.alive_at, self.server.options.rate
+        self._budget = min(rate or self._budget, self._budget + rate * (now - self._filled_at)) - 1
+        self._filled_at = now
+        if self._budget < 0:
             self.channel.pause_reading('rate')
             self.server.loop.call_later(max(RATE_PAUSE, (1 - self._budget) / rate), self.frames.go_on, 'rate')
 
@@ -565,7 +564,7 @@ class Server:
         self.strangers: dict[LoginHandler, None] = {}  # who is not logged in, by the time of coming
         self.passwords = Passwords(loop.time)
         self._template = functools.lru_cache(TEMPLATES)(protocol.message_template)
-        self._lagging: deque[Session] = deque()  # those to feed
+        self._lagging: dict[Session, None] = {}  # those to feed, each once: else some would come ever more often
         self._save_timer: Timer | None = None
         # A cache: groups as of the entry delivered last.  The store is ahead: a join may stand behind it in the tick.
         self._members: dict[str, set[str]] = {}
@@ -596,7 +595,8 @@ class Server:
         if len(self._members) > MEMBERS_CACHE:
             self._members.clear()
         for _ in range(min(len(self._lagging), PAGES_A_TICK)):
-            self._lagging.popleft().feed()
+            self._lagging.pop(session := next(iter(self._lagging)))
+            session.feed()
         if self._lagging:
             self.feed_later()  # the next tick is not to wait for a socket
 
@@ -666,7 +666,7 @@ class Server:
         return protocol.User(user_id=user_id, user_name=user_id, online=user_id in self.sessions)
 
     def feed_later(self, *sessions: Session) -> None:  # in part 4 of this tick, or of the next
-        self._lagging.extend(sessions)
+        self._lagging.update(dict.fromkeys(sessions))
         self.loop.call_soon(lambda: None)
 
     def save_later(self) -> None:

@@ -52,8 +52,7 @@ Callback = Callable[..., None]
 
 
 # The loop ............................................................................................
-class Timer:
-    """What `call_later` returns."""
+class Timer:  # what `call_later` returns
     __slots__ = ('run',)
     def __init__(self, run: Callback) -> None: self.run = run
     def cancel(self) -> None: self.run = NO_TIMER.run  # it stays in the heap for now: to find it would take long
@@ -88,8 +87,7 @@ class EventLoop:
 
     def stop(self) -> None: self._is_running = False  # `run` ends once the tick under way is over
 
-    def tick(self, max_wait: float = MAX_WAIT) -> None:
-        """One turn.  It sleeps `max_wait` seconds at most."""
+    def tick(self, max_wait: float = MAX_WAIT) -> None:  # one turn.  It sleeps `max_wait` seconds at most
         next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
         wait = 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
         events, times, served, rounds = self.selector.select(wait), [self.time()], set[int](), READ_ROUNDS  # 1
@@ -134,8 +132,7 @@ class EventLoop:
     def call_soon(self, callback: Callback, *arguments: Any) -> None:  # in part 3, of the next tick if it has begun
         self._ready.append((callback, arguments))
 
-    def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:
-        """Run it once, `delay` seconds from now."""
+    def call_later(self, delay: float, callback: Callback, *arguments: Any) -> Timer:  # run it once, `delay` s from now
         if len(self._timers) >= self._sweep_at:  # twice what was left the last time: it costs little a timer
             self._timers = [entry for entry in self._timers if entry[2].run is not NO_TIMER.run]
             heapq.heapify(self._timers)
@@ -166,16 +163,14 @@ class EventLoop:
                 error = caught  # not lost: the callback gets it
             self.call_soon_threadsafe(callback, result, error)
 
-    def add_signal_handler(self, number: int, callback: Callback) -> None:
-        """Run `callback` in the loop when the signal arrives.  For the main thread only."""
+    def add_signal_handler(self, number: int, callback: Callback) -> None:  # in the loop; for the main thread only
         # A signal may come just before select sleeps: Python then writes a byte into the wake-up socket itself.
         signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
         self._undo.callback(signal.set_wakeup_fd, -1)
         previous = signal.signal(number, lambda *_: self.call_soon_threadsafe(callback))
         self._undo.callback(signal.signal, number, previous)
 
-    def close(self) -> None:
-        """Give back what the loop holds.  Channels and listeners are closed by those who opened them."""
+    def close(self) -> None:  # gives back what it holds; channels and listeners are closed by those who opened them
         self._jobs.put(None)
         self._undo.close()
 
@@ -298,7 +293,7 @@ class Channel:
     def __init__(self, loop: EventLoop, sock: socket.socket, initialize: Callback,
                  on_closed: Callback = lambda channel: None) -> None:
         self.loop, self.is_open, self.is_writable = loop, True, True
-        self.is_closed = self.is_reading = self.input_ended = False
+        self.is_closed = self.is_reading = self.input_ended = self._will_end = False
         self.address = 'gone'  # or 'host:port' of the peer
         self.sent = self.buffered = 0  # bytes: all there ever were; those written and not sent yet
         self.alive_at = loop.time()  # when the peer last showed life: sent, or made room for more by reading
@@ -329,8 +324,7 @@ class Channel:
         self._is_written = False
         self.run(self.pipeline.tail._next_flush.flush)
 
-    def abort(self, error: OSError | None = None) -> None:
-        """Let go at once; what is buffered is lost.  `error`: the socket's, which makes it so."""
+    def abort(self, error: OSError | None = None) -> None:  # let go, what is buffered is lost; `error`: the socket's
         if error:
             logger.info('%s is gone: %s', self.address, error)
         if not self.is_closed:
@@ -342,8 +336,7 @@ class Channel:
                 self.run(self.pipeline.head.channel_inactive)
             self._on_closed(self)
 
-    def run(self, callback: Callback, *arguments: Any) -> None:
-        """Call it; what it raises is this channel's affair."""
+    def run(self, callback: Callback, *arguments: Any) -> None:  # what it raises is this channel's affair
         try:
             callback(*arguments)
         except Exception as error:
@@ -365,13 +358,21 @@ class Channel:
             self._pauses -= {reason}
             self.alive_at = self.loop.time()  # its silence so far was our doing
             self._update_interest()
+            if self._will_end:
+                self.loop.call_soon(self.end_input)  # behind what waited
+
+    def end_input(self) -> None:  # the peer sends no more: told now or, if somebody pauses, once what waits was read
+        self._will_end = True
+        if self.is_open and not (self._pauses or self.input_ended):
+            self.input_ended = True
+            self._update_interest()  # end of file stays readable for ever
+            self.run(self.pipeline.head.user_event, INPUT_ENDED)
 
     def _update_interest(self) -> None:
         """Tell the selector what to wake us for: input only when it is wanted, room only after a short send."""
         self.is_reading = self.is_open and not self._pauses and not self.input_ended
         lingers = not (self.is_open or self.is_closed or self.buffered or self.input_ended)
-        wanted = EVENT_READ if self.is_reading or lingers else 0
-        wanted |= EVENT_WRITE if self._unsent and not self.is_closed else 0
+        wanted = EVENT_READ * (self.is_reading or lingers) | EVENT_WRITE * bool(self._unsent and not self.is_closed)
         if wanted != self._interest:
             self._interest = wanted
             self.loop.register(self._socket, wanted, self._on_ready)
@@ -394,9 +395,7 @@ class Channel:
         if data and self.is_open:
             self.run(self.pipeline.head._next_channel_read.channel_read, data)
         elif not data:
-            self.input_ended = True
-            self._update_interest()  # end of file stays readable for ever
-            self.run(self.pipeline.head.user_event, INPUT_ENDED) if self.is_open else self.abort()  # all is done
+            self.end_input() if self.is_open else self.abort()  # all is done
 
     def add_buffered(self, count: int) -> None:
         """So many more bytes wait here, or in a handler, to be sent at the end of this tick."""
@@ -519,7 +518,9 @@ class TlsHandler(Handler):
     def _end(self, event: Any) -> None:
         if self.channel.is_open:
             self.channel._timeout.cancel()
-            self._is_ready &= event is INPUT_ENDED
+            if event is INPUT_ENDED:
+                return self.channel.end_input()
+            self._is_ready = False
             self.channel.pause_reading(self)  # for good, so this comes once: no end of file comes after it
             super().user_event(event)
 
@@ -568,8 +569,7 @@ class Listener:
 
     def _watch(self, events: int) -> None: self._loop.register(self._socket, events, self._on_ready)
 
-    def close(self) -> None:
-        """Accept no more.  The channels stay."""
+    def close(self) -> None:  # accept no more.  The channels stay
         self._pause.cancel()
         self._watch(0)
         self._socket.close()

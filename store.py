@@ -36,6 +36,7 @@ import os
 import secrets
 import sqlite3
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -86,10 +87,12 @@ SCHEMA = f'''
 # From the first version, which had an index of SQLite's own on `stream`.
 UPGRADE = f'DROP INDEX log_of_stream; DROP INDEX log_of_sender; {INDEXES_OF_LOG} PRAGMA user_version = {SCHEMA_VERSION}'
 DAMAGED = '''
-    SELECT 1 FROM log WHERE typeof(text) <> 'text' OR typeof(sent_at) <> 'integer' OR kind NOT BETWEEN 1 AND 5 UNION ALL
-    SELECT 1 FROM log_of_stream WHERE NOT json_valid(ids) UNION ALL
-    SELECT 1 FROM users WHERE typeof(delivered_id) <> 'integer' OR typeof(cost) <> 'integer' OR cost > 20
-        OR typeof(salt) <> 'blob' OR typeof(digest) <> 'blob' LIMIT 1'''
+    SELECT 1 FROM log WHERE kind NOT BETWEEN 1 AND 5
+        OR typeof(text) || typeof(sender) || typeof(stream) || typeof(sent_at) <> 'texttexttextinteger' UNION ALL
+    SELECT 1 FROM log_of_stream WHERE NOT json_valid(ids) OR ids GLOB '*[^][0-9, ]*' UNION ALL
+    SELECT 1 FROM users WHERE cost > 20 OR typeof(delivered_id) || typeof(cost) || typeof(salt) || typeof(digest)
+        <> 'integerintegerblobblob' UNION ALL SELECT 1 FROM about LEFT JOIN groups
+        WHERE typeof(log_id) || typeof(group_name) NOT IN ('texttext', 'textnull') LIMIT 1'''
 ENTRY_COLUMNS = 'kind, stream, sender, text, client_seq, sent_at, message_id'
 
 logger = logging.getLogger('im.store')
@@ -130,8 +133,9 @@ def direct_stream(sender: str, recipient: str) -> str:
 
 # Names ...............................................................................................
 def normalize(name: str) -> str:
-    """The form in which a name is stored and looked up: NFC (Unicode, UAX #15)."""
-    return name if name.isascii() else unicodedata.normalize('NFC', name)
+    """The form in which a name is stored and looked up: NFC (Unicode, UAX #15).  What is too long for a name in any
+    form stays as it is: a text of marks alone takes the square of its length, 3 s for 64 kB."""
+    return name if name.isascii() or len(name) > 4 * MAX_NAME else unicodedata.normalize('NFC', name)
 
 
 def name_key(name: str) -> str:
@@ -210,8 +214,8 @@ class Store:
         self._recent, self._recent_count = defaultdict[str, list[int]](list), 0  # by stream: ids that its index lacks
         self._streams, self._users = set[str](), set[str]()  # caches: single streams that have their reader; users
         try:
-            if os.path.isfile(path) and not os.access(path, os.W_OK):
-                raise StoreError('the file may not be written')  # SQLite would find out later, and say less
+            if not path or os.path.isfile(path) and not os.access(path, os.W_OK):  # SQLite would say less, and later
+                raise StoreError('the file may not be written' if path else 'it needs a name, or nothing is kept')
             if not (os.path.isfile(path) and os.path.getsize(path)):
                 if os.path.isfile(f'{path}-wal'):  # SQLite would delete it
                     raise StoreError('it is gone or empty, and the newest messages, in the -wal file, are lost with it')
@@ -259,15 +263,15 @@ class Store:
         with contextlib.closing(sqlite3.connect(':memory:')) as fresh:
             if _schema_of(self._db) != _schema_of(fresh, SCHEMA):
                 raise StoreError('it is corrupt: its tables are not those of this server')
-        # The thorough check: the quick one does not look whether an index has lost entries.  1 s for a million.
+        # The thorough check: the quick one does not look whether an index has lost entries.  1.6 s a million.
         if (found := self._value('PRAGMA integrity_check(1)')) != 'ok':
             raise StoreError(f'it is corrupt: {found}')
-        all(self._db.execute('SELECT text, sender FROM log UNION ALL SELECT ids, 0 FROM log_of_stream'))  # is it UTF-8?
+        all(self._db.execute('SELECT text, sender, stream FROM log UNION ALL SELECT ids, 0, 0 FROM log_of_stream '
+                             'UNION ALL SELECT group_name, 0, 0 FROM groups'))  # is it UTF-8?
         if self._value(DAMAGED):
             raise StoreError('it is corrupt: a row holds what this server never writes')
 
-    def close(self) -> None:
-        """Commit what is collected and let go of the file."""
+    def close(self) -> None:  # commit what is collected and let go of the file
         self.save_delivered()
         self.commit()
         self._db.close()
@@ -399,10 +403,9 @@ class Store:
             yield from found if order == 'ASC' else reversed(found)
 
     def _recent_ids(self, stream: str, after_id: int, before_id: int) -> list[int]:
-        return [message_id for message_id in self._recent.get(stream, ()) if after_id < message_id < before_id]
+        return (ids := self._recent.get(stream, []))[bisect_right(ids, after_id):bisect_left(ids, before_id)]
 
     # What was delivered, and what was not
-
     def delivered_id(self, user_id: str) -> int:  # the id up to which everything was delivered to this user
         known = self._delivered.get(user_id)
         return self._value('SELECT delivered_id FROM users WHERE user_id = ?', user_id) if known is None else known
@@ -413,10 +416,9 @@ class Store:
 
     def save_delivered(self, *user_ids: str) -> None:  # with this tick: of these users; with none named, of all
         saved = {u: self._delivered[u] for u in user_ids or self._delivered if u in self._delivered}
-        if not saved:
-            return
-        self._write('UPDATE users SET delivered_id = ? WHERE user_id = ?', *((d, u) for u, d in saved.items()))
-        self.after_commit(lambda is_durable: self._forget_delivered(saved) if is_durable else None)
+        if saved:
+            self._write('UPDATE users SET delivered_id = ? WHERE user_id = ?', *((d, u) for u, d in saved.items()))
+            self.after_commit(lambda is_durable: self._forget_delivered(saved) if is_durable else None)
 
     def _forget_delivered(self, saved: dict[str, int]) -> None:
         for user_id, message_id in saved.items():
@@ -482,8 +484,8 @@ class Store:
 
     def quit_group(self, entry: Entry, then: Then) -> None:
         self.append(entry, then)
-        self._write('UPDATE readers SET before_id = ? WHERE user_id = ? AND stream = ? AND before_id IS NULL',
-                    (entry.message_id, entry.sender, entry.stream))
+        self._write('UPDATE readers INDEXED BY readers_now SET before_id = ? WHERE user_id = ? AND stream = ? '
+                    'AND before_id IS NULL', (entry.message_id, entry.sender, entry.stream))
 
     # These answer for the middle of a tick too: what it has changed so far counts.  They look at `groups` as well: the
     # stream of what one user writes to another is no group, whatever name a request gives.

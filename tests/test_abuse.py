@@ -286,7 +286,16 @@ def test_the_budget_of_a_silent_hour_is_that_of_a_second(open_world):
     world.pass_time(3600)
     flood(alice, 30)
     world.settle()
-    assert len(alice.receive_all_now()) == 22  # what was left, a second's, and two that showed that it was spent
+    assert len(alice.receive_all_now()) == 11  # a second's, and the one that showed that it was spent
+
+
+def test_a_silence_earns_no_second_budget(open_world):
+    world = open_world('--rate', '50')
+    alice, _ = world.login('alice'), world.login('bob')
+    world.clock.now += 10
+    flood(alice, 400)
+    world.settle()
+    assert len(alice.receive_all_now()) == 51
 
 
 def test_without_a_rate_there_is_none(open_world):

@@ -911,6 +911,24 @@ def test_slow_reader_costs_no_memory_and_gets_everything_in_order(world):
     bob.nothing()
 
 
+def test_a_session_that_lags_waits_in_line_once(world):
+    """Else who has much to get would stand there ever more often, and a newcomer behind all of it."""
+    alice, names = world.login('alice'), [f'reader{number}' for number in range(20)]
+    for name in names:
+        log_out(world.login(name))
+    group = alice.create(*names)
+    for _ in range(400):
+        alice.send(GroupMessageRequest(to_group_id=group, message='x' * LONGEST, client_seq=alice.next_seq()))
+    alice.receive_all()
+    readers, longest = [world.login(name) for name in names], 0
+    for _ in range(150):
+        for reader in readers:
+            reader._pull()
+        world.loop.tick(0)
+        longest = max(longest, len(world.server._lagging))
+    assert 0 < longest <= len(readers)
+
+
 def test_backlog_of_3000_messages_comes_in_order_and_new_ones_behind_it(world):
     alice, bob = world.login('alice'), world.login('bob')
     log_out(bob)

@@ -661,7 +661,13 @@ def unseen(name, statement):
     unseen('index is no UTF-8', "INSERT INTO log_of_stream VALUES ('alice bob', 100, CAST(x'5b31ff5d' AS TEXT))"),
     unseen('delivered', "UPDATE users SET delivered_id = '' WHERE user_id = 'bob'"),
     unseen('cost', "UPDATE users SET cost = 99 WHERE user_id = 'bob'"),
-    unseen('salt', "UPDATE users SET salt = 'x' WHERE user_id = 'bob'")])
+    unseen('salt', "UPDATE users SET salt = 'x' WHERE user_id = 'bob'"),
+    unseen('stream is no UTF-8', "UPDATE log SET stream = CAST(x'616c69636520626fff' AS TEXT) WHERE message_id = 200"),
+    unseen('sender is bytes', 'UPDATE log SET sender = CAST(sender AS BLOB) WHERE message_id = 200'),
+    unseen('index has no whole numbers', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1.5]')"),
+    unseen('name of a group is no UTF-8', "INSERT INTO groups VALUES ('9f8e7d6c', CAST(x'74ff' AS TEXT))"),
+    unseen('name of a group is bytes', "INSERT INTO groups VALUES ('9f8e7d6c', CAST('team' AS BLOB))"),
+    unseen('id of the log', 'UPDATE about SET log_id = CAST(log_id AS BLOB)')])
 def test_damage_that_sqlite_does_not_see(system, filled, statement):
     """One wrong byte can leave each of these, and `integrity_check` says 'ok'.  The server refuses the file, or serves
     what is behind the damage."""

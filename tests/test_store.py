@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -1150,6 +1151,15 @@ def test_a_name_is_looked_up_as_its_composed_form():
     assert normalize('ｂｏｂ') == 'ｂｏｂ'  # wide letters are letters of their own...
 
 
+def test_what_cannot_become_a_name_costs_no_time():
+    """Marks in the wrong order take the square of their number: 3 s for these 64 kB."""
+    started = time.perf_counter()
+    normalize('a' + '\u0301' * 16_000 + '\u0316' * 16_000)
+    assert time.perf_counter() - started < 0.1
+    longest = '\u1f80' * 32  # one character of a name from three
+    assert normalize(unicodedata.normalize('NFD', longest)) == longest and is_valid_name(longest)
+
+
 @pytest.mark.parametrize('one, other', [
     ('Bob', 'bob'), ('ｂｏｂ', 'bob'), ('STRASSE', 'straße'), ('ﬁn', 'fin'), ('Σ', 'ς'),
     ('\u212b', 'å'), ('\u212a', 'k')], ids=ascii_start)
@@ -1386,6 +1396,11 @@ def test_to_save_twice_in_one_tick_does_no_harm(store, caplog):
     assert caplog.messages == []
     assert (store.delivered_id('alice'), store.delivered_id('bob')) == (5, 4)
     assert recorded(store, lambda: (store.save_delivered(), store.commit())) == []
+
+
+def test_a_file_without_a_name_is_none():
+    with pytest.raises(StoreError, match='it needs a name, or nothing is kept'):
+        Store('')  # SQLite would take it, and delete it in the end
 
 
 # The file: one holder ................................................................................
@@ -1708,6 +1723,18 @@ def chatter(store, number, sender='carol', recipient='dave'):
     for _ in range(number):
         say(store, sender, recipient)
     store.commit()
+
+
+def test_to_quit_costs_the_same_after_any_number_of_times_in_the_group(tmp_path):
+    costs = []
+    for times in (10, 1_000):
+        with closing(Store(str(tmp_path / f'{times}.db'), 'off')) as store:
+            create(store, 'bob', 'alice')
+            for _ in range(times):
+                leave(store, 'alice'), join(store, 'alice')
+            store.commit()
+            costs.append(steps(store, lambda: (leave(store, 'alice'), store.commit())))
+    assert costs[1] < 2 * costs[0]
 
 
 def test_to_find_ten_unread_costs_the_same_in_a_log_of_any_length(tmp_path):

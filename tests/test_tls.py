@@ -12,7 +12,9 @@ import reactor
 from certificates import OTHER, write_certificates
 from peers import World
 from processes import PATIENCE, ROOT, Process
-from protocol import HeartbeatRequest, HeartbeatResponse, LoginRequest, LoginResponse, MessageRequest, MessageResponse
+from protocol import (
+    CreateGroupRequest, CreateGroupResponse, HeartbeatRequest, HeartbeatResponse, ListUsersRequest, ListUsersResponse,
+    LoginRequest, LoginResponse, MessageAck, MessageRequest, MessageResponse)
 
 pytestmark = pytest.mark.usefixtures('no_coverage')
 
@@ -201,6 +203,24 @@ def test_a_handshake_and_a_login_byte_by_byte(tls_world):
     peer.tls.write(protocol.encode(LoginRequest(user_name='alice', password='pw'), 2))
     peer.push(size=1)
     tls_world.pump(lambda: 'alice' in tls_world.server.sessions, lambda: 'not logged in')
+
+
+def test_close_notify_behind_requests_leaves_none_of_them_unanswered(tls_world):
+    """Those that wait for a commit are answered before the end is looked at, as without TLS."""
+    peer, decoder = MemoryPeer(tls_world), protocol.FrameDecoder(protocol.MAX_BODY_CLIENT)
+    peer.handshake()
+    for packet in (LoginRequest(user_name='alice', password='pw'), CreateGroupRequest(user_id_list=[], client_seq=1),
+                   MessageRequest(to_user_id='alice', message='x', client_seq=2), ListUsersRequest()):
+        peer.tls.write(protocol.encode(packet, 2))
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.unwrap()
+    peer.push()
+    peer.pull()
+    with pytest.raises(ssl.SSLZeroReturnError):  # close_notify
+        while True:
+            decoder.feed(peer.tls.read(1 << 16))
+    assert [type(protocol.decode(frame)) for frame in decoder] == [
+        LoginResponse, CreateGroupResponse, MessageAck, ListUsersResponse, MessageResponse]
 
 
 @pytest.mark.parametrize('start', [b'', b'\x16', b'\x16\x03\x01\x02\x00\x01'])
