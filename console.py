@@ -24,6 +24,7 @@ import getpass
 import os
 import re
 import shutil
+import signal
 import time
 import unicodedata
 import zlib
@@ -37,8 +38,8 @@ try:
 except ImportError:  # Windows: `make_terminal` gives a PlainTerminal there
     termios = None
 
-# The longest message and a command in front of it.  What is longer is cut, and then refused, not sent by half.
-LINE_LIMIT = 4096 + 512
+# More than a request may have (LARGEST_REQUEST).  What is longer is cut, and then refused, not done by half.
+LINE_LIMIT = 32_768
 SEQUENCE_LIMIT = 16  # characters of an escape sequence that are kept; the longest one we know has four
 TYPED_LIMIT = 1_000  # lines that can be called back, and that the file keeps
 KNOWN_NAMES, LONGEST_ID = 2_000, 64  # groups, as many as a server lists, and users that are remembered; characters
@@ -59,10 +60,9 @@ def escape(text: str) -> str:
     r"""`text` with each character that could steer a terminal spelt out: `\n`, `\x1b`, `\u202e` and so on.  A backslash
     stays as it is, so an escaped ESC and the four characters `\x1b` look the same here.  Nothing is lost by that but
     certainty about a character nobody can see; doubling would spoil every `C:\new`."""
-    if text.isprintable():  # the usual case; False for all of STEERING and some more
-        return text
-    return ''.join(char if char in JOINERS or unicodedata.category(char) not in STEERING else
-                   char.encode('unicode_escape').decode('ascii') for char in text)
+    return text if text.isprintable() else ''.join(  # it is, mostly; never where a character of STEERING is in it
+        char if char in JOINERS or unicodedata.category(char) not in STEERING else
+        char.encode('unicode_escape').decode('ascii') for char in text)
 
 
 def escape_block(text: str, indent: str) -> str:
@@ -74,10 +74,9 @@ def width(text: str) -> int:
     """How many columns `text` takes in a terminal: 2 for what UAX #11 calls wide or fullwidth, 0 for marks.  Honest
     simplification: each character counts for itself.  Terminals that join a flag, a skin tone or a U+FE0F with its
     neighbour disagree by a column or two; the row is right again at the next redraw."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.category(char) in ('Mn', 'Me', 'Cf')  # first: some marks are "wide" too
-               else 2 if unicodedata.east_asian_width(char) in 'WF' else 1 for char in text)
+    return len(text) if text.isascii() else sum(
+        0 if unicodedata.category(char) in ('Mn', 'Me', 'Cf') else  # first: some marks are "wide" too
+        2 if unicodedata.east_asian_width(char) in 'WF' else 1 for char in text)
 
 
 def clip(text: str, first: int, last: int) -> str:
@@ -102,13 +101,14 @@ def fold(line: str, columns: int) -> str:
             wide = 0 if piece[0] == '\x1b' else width(piece)
             if used + wide > columns:
                 rows.append(INDENT)
-                used = len(INDENT)
+                used, piece = len(INDENT), piece.strip(' ')  # no row begins with the blank at which it was broken
             rows[-1] += piece
-            used += wide
+            used += wide and width(piece)
     return '\n'.join(rows)
 
 
 # 2. Lines out of a pipe ..............................................................................
+Utf8Decoder = codecs.getincrementaldecoder('utf-8')  # keeps the bytes of a character that is not whole yet
 class Key(enum.Enum):  # those that are no text; a `feed` returns them among the lines, in the order of typing
     EMPTY = 'Ctrl-C on an empty line'
     INTERRUPT = 'Ctrl-C, and before it Ctrl-C'
@@ -116,19 +116,13 @@ class Key(enum.Enum):  # those that are no text; a `feed` returns them among the
     END = 'Ctrl-D on an empty line, or the end of the input'
 
 
-def _utf8_decoder() -> codecs.IncrementalDecoder:
-    """It keeps the bytes of an unfinished character for the next call; wrong bytes become U+FFFD."""
-    return codecs.getincrementaldecoder('utf-8')(errors='replace')
-
-
 class LineReader:  # lines out of bytes that come in pieces, cut anywhere.  For pipes and files: no keys, no editing
     def __init__(self) -> None:
-        self._decoder, self._rest = _utf8_decoder(), ''  # the line that has no end yet
+        self._decoder, self._rest = Utf8Decoder('replace'), ''  # the line that has no end yet
 
     def feed(self, data: bytes) -> list[str | Key]:
         """The lines that `data` completes, without their line breaks, at most LINE_LIMIT characters each."""
-        lines = (self._rest + self._decoder.decode(data)).split('\n')
-        *lines, self._rest = [line[:LINE_LIMIT] for line in lines]
+        *lines, self._rest = [line[:LINE_LIMIT] for line in (self._rest + self._decoder.decode(data)).split('\n')]
         return [line.removesuffix('\r') for line in lines]
 
     def finish(self) -> list[str | Key]:  # the input is at its end: the last line if it had no line break, and Key.END
@@ -156,13 +150,12 @@ class LineEditor:
         self.complete: Callable[[str], list[str]] = lambda text: []
         self._back, self._draft = 0, ''  # how far back in the history; what was typed before that
         self._offers, self._offered = deque[str](), ''  # what Tab puts in next; what it has put in
-        self._decoder = _utf8_decoder()
+        self._decoder = Utf8Decoder('replace')
         self._sequence, self._last = '', ''  # the escape sequence we are in, so far; the character before
 
     def feed(self, data: bytes) -> list[str | Key]:
         """Press the keys that `data` (UTF-8, cut anywhere) stands for; return what they finished."""
-        results = [self._press(char) for char in self._decoder.decode(data)]
-        return [result for result in results if result is not None]
+        return [result for char in self._decoder.decode(data) if (result := self._press(char)) is not None]
 
     def _press(self, char: str) -> str | Key | None:
         last, self._last = self._last, char
@@ -219,8 +212,7 @@ class LineEditor:
 
     def _enter(self) -> str:
         if self.text.strip() and not self.hidden and self.history[-1:] != [self.text]:
-            self.history.append(self.text)
-            del self.history[:-TYPED_LIMIT]
+            self.history[:] = [*self.history, self.text][-TYPED_LIMIT:]
         return self.clear()
 
     def _recall(self, step: int) -> None:
@@ -236,6 +228,8 @@ class LineEditor:
             before = self.text[:self.cursor]
             self._offered, offers = before.rpartition(' ')[2], self.complete(before)
             self._offers.extend([f'{offers[0]} '] if len(offers) == 1 else [*offers, self._offered] if offers else [])
+            if not offers and before[:1] != '/':  # pasted, a tab is a blank between two words
+                self._insert(' ')
         if self._offers:
             start, self._offered = self.cursor - len(self._offered), self._offers.popleft()
             self.text = self.text[:start] + self._offered + self.text[self.cursor:]
@@ -380,7 +374,7 @@ class Terminal(PlainTerminal):
 
     def ask(self, prompt: str, secret: bool = False) -> None:
         """Plain text before the line from now on; if `secret`, nothing of the line shows until the next `ask`."""
-        if secret != self.editor.hidden:
+        if self.editor.hidden and not secret:
             self.editor.clear()  # half a password must not show under the next prompt
         self.editor.prompt, self.editor.hidden = prompt, secret
         self.redraw()
@@ -398,9 +392,8 @@ class Terminal(PlainTerminal):
 
 def make_terminal(output: BinaryIO, keyboard: int = 0) -> PlainTerminal:
     """A Terminal where both ends are one, else a PlainTerminal."""
-    if termios and os.isatty(keyboard) and output.isatty() and os.environ.get('TERM') != 'dumb':
-        return Terminal(output, keyboard)
-    return PlainTerminal(output)
+    is_one = termios and os.isatty(keyboard) and output.isatty() and os.environ.get('TERM') != 'dumb'
+    return Terminal(output, keyboard) if is_one else PlainTerminal(output)
 
 
 # 5. What a person has in front of them ...............................................................
@@ -419,6 +412,7 @@ class Chats:
             if 0 < len(group_id) <= LONGEST_ID and (len(self.groups) < KNOWN_NAMES or group_id in self.groups):
                 known = self.groups.setdefault(group_id, '')
                 self.groups[group_id] = name if PLAIN_NAME.fullmatch(name) else known
+        self.front = '' if (event['event'], event.get('groupId')) == ('left', self.front) else self.front
         people = [user.get('userId', '') for user in event.get('userList') or event.get('sessionList') or []]
         people.append(event.get('fromUserId', event.get('userId', event.get('toUserId', ''))))
         names = {name for name in people if 0 < len(name) <= LONGEST_ID and name != me}
@@ -435,7 +429,7 @@ class Chats:
 
     def find(self, word: str) -> str:
         """The user or group that `word` is about, `title` turned around; '' for a group that is not known."""
-        named = [group_id for group_id, name in self.groups.items() if word in (f'#{name}', f'#{group_id}')]
+        named = [group_id for group_id, name in self.groups.items() if word in (f'#{name or group_id}', f'#{group_id}')]
         named += [word[1:]] if GROUP_ID.fullmatch(word[1:]) and not named else []
         return word if word[:1] != '#' else named[0] if len(named) == 1 else ''
 
@@ -587,6 +581,7 @@ def between(low: float, high: float, kind: Callable[[str], Any] = int) -> Callab
 
 def ask(parser: Parser, prompt: str, read: Callable[[str], str] = getpass.getpass) -> str:
     """What somebody types, without echo unless `read` is `input`.  Exits where nobody can, and when they give up."""
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN) if termios else None  # after `fg` the echo would be on
     try:
         if not os.isatty(0):
             os.close(os.open('/dev/tty', os.O_RDWR))  # a pipe may have somebody in front of it
@@ -597,3 +592,6 @@ def ask(parser: Parser, prompt: str, read: Callable[[str], str] = getpass.getpas
         parser.error('the name and the password must be text')
     except (EOFError, KeyboardInterrupt):
         parser.exit(130, '\n')
+    finally:
+        if termios:
+            signal.signal(signal.SIGTSTP, before)

@@ -277,10 +277,8 @@ class Client:
         self._connect_later(getattr(error, 'strerror', None) or str(error), 'cannot reach the server: ')
 
     def _connect_later(self, reason: str, news: str = '') -> None:
-        if self.lost_at is None:
-            gives_up = self._failures >= self._retries
-        else:
-            gives_up = self._patience is not None and self._loop.time() - self.lost_at >= self._patience
+        gives_up = self._failures >= self._retries if self.lost_at is None else (
+            self._patience is not None and self._loop.time() - self.lost_at >= self._patience)
         if gives_up:
             return self.give_up(reason)
         delay = backoff(self._failures, self._random)
@@ -454,10 +452,9 @@ class Client:
 
     def _on_group_message_response(self, packet: protocol.GroupMessageResponse) -> None:
         if self._is_new(packet):
-            user = packet.from_user or protocol.User()
-            self.tell('group_message', groupId=packet.from_group_id, fromUserId=user.user_id,
-                      fromUserName=user.user_name, message=packet.message, messageId=packet.message_id,
-                      sentAt=packet.sent_at)
+            who = packet.from_user or protocol.User()
+            self.tell('group_message', groupId=packet.from_group_id, fromUserId=who.user_id, fromUserName=who.user_name,
+                      message=packet.message, messageId=packet.message_id, sentAt=packet.sent_at)
 
     def _on_group_notice(self, packet: protocol.GroupNotice) -> None:
         if self._is_new(packet):
@@ -491,7 +488,7 @@ class App:
     def __init__(self, options: argparse.Namespace, terminal: PlainTerminal) -> None:
         is_person = os.isatty(0) and os.isatty(1)
         self._options, self._terminal, self._waits = options, terminal, not is_person
-        self._color = isinstance(terminal, Terminal) and not options.no_color and 'NO_COLOR' not in os.environ
+        self._color = isinstance(terminal, Terminal) and not (options.no_color or os.environ.get('NO_COLOR'))
         self._loop, self._chats = EventLoop(), Chats()
         retries = (5 if is_person else 0) if options.retries is None else options.retries
         self.client = Client(self._loop, options.host, options.port, self._on_event, retries=retries,
@@ -522,7 +519,8 @@ class App:
             while not channel.is_closed:  # to leave with its bytes unread might destroy what it has yet to read
                 self._loop.tick()
         self._loop.close()
-        if self._exit_code > 128 and (lost := len(self.client.pending)):
+        lost = sum(hasattr(request.packet, 'client_seq') for request in self.client.pending)  # questions are not
+        if self._exit_code > 128 and lost:
             print(f'imclient.py: of {lost} on the way nobody knows whether they arrived', file=sys.stderr)
         return self._exit_code
 
@@ -562,8 +560,8 @@ class App:
             if result is Key.INTERRUPT:
                 self._exit(130)
             elif result is Key.EMPTY:  # nothing to clear; or a password, and then there is no login
+                self.client.tell('info', text=f'{self._login_name and "nobody logs in; "}Ctrl-C once more leaves')
                 self._login_name = ''
-                self.client.tell('info', text='Ctrl-C once more leaves')
             elif result is Key.SUSPEND:
                 self._terminal.close()
                 os.kill(0, signal.SIGTSTP)  # the whole job, as terminals do it.  Does nothing where no shell watches it
@@ -595,11 +593,10 @@ class App:
         return self._is_ending or self._waits and is_busy
 
     def _wait_for_answers(self) -> None:  # for END_TIMEOUT seconds after the last progress
-        left = len(self._lines) + len(self.client.pending) + 1
-        if not self._left or left < self._left:
+        before, self._left = self._left, len(self._lines) + len(self.client.pending) + 1
+        if not before or self._left < before:
             self._timer.cancel()
             self._timer = self._loop.call_later(END_TIMEOUT, self._miss_answers)
-        self._left = left
 
     def _miss_answers(self) -> None:
         left = len(self.client.pending) + len(self._lines) - self._lines.count(Key.END)
@@ -611,14 +608,15 @@ class App:
             return self._leave()
         if self._login_name and line:  # a mere Enter is no password: it was pasted, or pressed in doubt
             name, self._login_name = self._login_name, ''
+            if isinstance(self._terminal, Terminal):  # pasted before it was asked for, it looked like any other line
+                self._terminal.editor.history[:] = [old for old in self._terminal.editor.history if old != line]
             if name != self.client.user_name and not self.client.is_logged_in:
                 self._chats, self._quiet = Chats(), None
             return self.client.login(name, line)
-        if isinstance(self._terminal, Terminal) and line.strip():
-            keep_line(HISTORY_FILE, ' '.join(line.split()[:2]) if line.startswith('/login') else line)
-        word, _, rest = line.strip().partition(' ')
-        front = self._chats.front
-        word = word if front else ALIASES.get(word, word)
+        word, rest = [*line.split(None, 1), '', ''][:2]  # at any blank: that of a Chinese keyboard is U+3000
+        if isinstance(self._terminal, Terminal) and word and (self.client.wants_login or word[0] == '/'):  # a password?
+            keep_line(HISTORY_FILE, ' '.join(line.split()[:2]) if word.startswith('/login') else line)
+        word = word if (front := self._chats.front) else ALIASES.get(word, word)
         if word.startswith('/'):
             self._command(word, rest.strip())
         elif word and not front:
@@ -649,12 +647,12 @@ class App:
 
     def _about(self, kind: type[Packet] | None, word: str) -> None:  # None: its history
         if not (target := self._chats.find(word) if word else self._chats.front):
-            self.client.tell('error', reason='about whom: a user, or a group (/groups; by its id if two share a name)')
-        elif kind:
-            self._ask(kind, group_id=target)
-        else:
+            return self.client.tell('error', reason=f'which group is {word}? /groups shows yours, with their ids'
+                                    if word else 'about whom: a user, or a group (/groups shows yours)')
+        if not (kind or self._waits or self._options.json) and self.client.wants_login:  # else it is not asked
             self._looked_up.append(target)
-            self._ask(protocol.HistoryRequest, **{'group_id' if self._is_group(target) else 'user_id': target})
+        field = 'group_id' if kind or self._is_group(target) else 'user_id'
+        self._ask(kind or protocol.HistoryRequest, **{field: target})
 
     def _chat(self, word: str) -> None:
         self._chats.front = self._chats.find(word)
@@ -699,6 +697,9 @@ class App:
                 self.client.tell('info', text='/chat NAME talks to somebody, /users shows who is there, /help the rest')
                 for kind in protocol.ListGroupsRequest, protocol.ListUsersRequest:
                     self._loop.call_soon(lambda kind=kind: self.client.is_logged_in and self._ask(kind))
+        elif event['event'] == 'joined' and self._quiet is not None:  # by its id, perhaps: the list tells its name
+            self._quiet.append('groups')
+            self._ask(protocol.ListGroupsRequest)
         elif event['event'] in ('message', 'group_message') and event.get('sentAt', 0) < self._logged_in_at:
             self._arrived += 1
             self._backlog_timer.cancel()
@@ -730,9 +731,9 @@ class App:
         if not self._login_name:
             state = '' if client.is_logged_in else ' (connecting)' if client.wants_login else ' (not logged in)'
             waiting = sum(ANSWERS[request.packet.COMMAND] == Command.MESSAGE_ACK for request in client.pending)
-            state += f' ({waiting} on the way)' if waiting else ''
+            way = f' ({waiting} on the way)' if waiting else ''
             target = f' -> {self._chats.title(self._chats.front)}' if self._chats.front else ''
-            self._terminal.ask(f'{client.user_name}{state}{target}{self._chats.unread()}> ')
+            self._terminal.ask(f'{client.user_name}{state}{way}{target}{self._chats.unread()}> ')
 
 
 # What follows the word (in brackets: or not), what it does, how.
@@ -766,7 +767,7 @@ def make_parser() -> Parser:
     add('--retries', type=int, metavar='N', help='further attempts to reach it at first (5; not in a terminal: 0)')
     add = parser.add_argument_group('you').add_argument
     add('--user', metavar='NAME', help='the first login with a free name makes the account (asked for)')
-    add('--password', help='others on this machine may see it here (IM_PASSWORD, or asked for)')
+    add('--password', default=os.getenv('IM_PASSWORD'), help='others here may see it (IM_PASSWORD, or asked for)')
     add = parser.add_argument_group('the output').add_argument
     add('--json', action='store_true', help='one JSON object an event')
     add('--no-color', action='store_true', help='no escape character at all, as with NO_COLOR')
@@ -785,8 +786,7 @@ def main() -> None:
         parser.error(f'cannot use {options.tls_ca}: {error.strerror or error}')
     if not options.user and os.isatty(0):
         options.user = ask(parser, 'Name (the first login with a free one makes the account): ', input)
-    options.password = os.environ.get('IM_PASSWORD') if options.password is None else options.password
-    options.password = ask(parser, 'Password: ') if options.password is None else options.password
+    options.password = ask(parser, 'Password: ') if options.user and options.password is None else options.password
     if not (options.user and options.password):
         parser.error('a name and a password are needed: neither may be empty')
     if any('\ud800' <= char <= '\udfff' for char in options.user + options.password):  # bytes that are no text

@@ -99,6 +99,12 @@ def test_fold():
     assert fold('x' * 19 + 'e\u0301', 20) == 'x' * 19 + 'e\u0301'
 
 
+def test_fold_begins_no_row_with_the_blank_at_which_it_broke():
+    assert fold('x' * 20 + ' y z', 20).split('\n') == ['x' * 20, INDENT + 'y z']
+    assert fold('x' * 18 + '    y' + 'z' * 12 + ' w', 20).split('\n') == [
+        'x' * 18 + '  ', INDENT + ' y' + 'z' * 12, INDENT + 'w']
+
+
 def test_fold_counts_no_column_for_colours():
     assert fold('\x1b[1malice\x1b[0m: hi, bob', 14) == '\x1b[1malice\x1b[0m: hi, bob'
 
@@ -190,7 +196,7 @@ LEFT, RIGHT, HOME, END, DELETE = ESC + '[D', ESC + '[C', ESC + '[H', ESC + '[F',
     ('   \x17', '_'),
     ('\x17', '_'),
     ('abc\x03', '_'),
-    ('a\tb', 'ab_'),
+    ('a\tb\t\tc', 'a b  c_'),  # pasted
     ('a\x00\x07\x0c\x0e\x1fb', 'ab_'),
     ('a\x80\x9b\u2028\u2029b', 'ab_'),
 ])
@@ -311,9 +317,11 @@ def test_a_history_across_runs(tmp_path):
     assert load_history(path) == ['/users', '你好 😀', 'lone ?']
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     path.write_text('more\n' * 2 * console.TYPED_LIMIT, encoding='utf-8')
-    assert len(load_history(path)) == console.TYPED_LIMIT and len(path.read_text(encoding='utf-8').splitlines()) == 2_000
+    assert len(load_history(path)) == console.TYPED_LIMIT
+    assert len(path.read_text(encoding='utf-8').splitlines()) == 2_000
     keep_line(path, 'one over')
-    assert load_history(path)[-1] == 'one over' and len(path.read_text(encoding='utf-8').splitlines()) == console.TYPED_LIMIT
+    assert load_history(path)[-1] == 'one over'
+    assert len(path.read_text(encoding='utf-8').splitlines()) == console.TYPED_LIMIT
 
 
 def test_a_history_that_cannot_be_kept_disturbs_nobody(tmp_path):
@@ -688,6 +696,13 @@ def test_ask_in_secret_shows_nothing_of_the_answer(tty):
         assert tty.rows() == ['hi', '> seen']
 
 
+def test_ask_keeps_what_was_typed_ahead_of_a_secret_but_never_shows_a_secret(tty):
+    with tty.terminal:
+        tty.type('s3c')
+        tty.terminal.ask('Password: ', secret=True)
+        assert tty.rows() == ['Password:'] and tty.type('ret\r') == ['s3cret']
+
+
 def test_ask_keeps_what_was_typed_ahead_where_nothing_is_secret(tty):
     with tty.terminal:
         tty.type('ali')
@@ -960,14 +975,16 @@ TEAM = {'groupId': '1a2b3c4d', 'groupName': 'team', 'memberCount': 2}
 def test_a_group_is_called_by_its_name_where_that_says_which():
     chats = noted({'event': 'groups', 'groupList': [TEAM, {'groupId': '5e6f7a8b', 'memberCount': 1}]})
     assert [chats.title(target) for target in ('1a2b3c4d', '5e6f7a8b', 'bob')] == ['#team', '#5e6f7a8b', 'bob']
-    assert [chats.find(word) for word in ('#team', '#5e6f7a8b', '1a2b3c4d', 'bob', '#0a0a0a0a', '#other', 'team', '')] == [
+    words = '#team', '#5e6f7a8b', '1a2b3c4d', 'bob', '#0a0a0a0a', '#other', 'team', ''
+    assert [chats.find(word) for word in words] == [
         '1a2b3c4d', '5e6f7a8b', '1a2b3c4d', 'bob', '0a0a0a0a', '', 'team', '']
     chats.note({'event': 'group_created', **TEAM, 'groupId': '99999999', 'userNameList': []}, 'me')
     assert chats.title('1a2b3c4d') == '#1a2b3c4d' and chats.title('99999999') == '#99999999'    # which of the two?
     assert chats.find('#team') == ''
 
 
-@pytest.mark.parametrize('name', ['10:32 bob', '99999999', 'a: b', 'two words', 'x' * 65, 'a\x1b[2J', '', '#x', '\u202e'])
+@pytest.mark.parametrize('name', [
+    '10:32 bob', '99999999', 'a: b', 'two words', 'x' * 65, 'a\x1b[2J', '', '#x', '\u202e'])
 def test_a_name_that_could_pass_for_something_else_is_not_shown(name):
     chats = noted({'event': 'groups', 'groupList': [{**TEAM, 'groupName': name}]})
     assert chats.title('1a2b3c4d') == '#1a2b3c4d'
@@ -979,7 +996,8 @@ def test_a_name_is_kept_when_later_events_do_not_say_it():
 
 
 def test_unread_is_what_others_said_elsewhere():
-    chats = noted({'event': 'groups', 'groupList': [TEAM]}, message('bob'), message('bob'), message('carol', '1a2b3c4d'))
+    chats = noted({'event': 'groups', 'groupList': [TEAM]},
+                  message('bob'), message('bob'), message('carol', '1a2b3c4d'))
     assert chats.unread() == ' (bob 2, #team 1)'
     chats.note(message('me', '1a2b3c4d'), 'me')                             # who answers has read it
     assert chats.unread() == ' (bob 2)'
@@ -1001,8 +1019,23 @@ def test_unread_is_what_others_said_elsewhere():
 def test_users_are_learnt_from_whatever_names_them():
     chats = noted(message('alice'), {'event': 'users', 'userList': [{'userId': 'bob'}, {'userId': 'me'}]},
                   {'event': 'members', 'groupId': 'g', 'sessionList': [{'userId': 'carol'}, {}]},
-                  {'event': 'notice', 'groupId': 'g', 'userId': 'dave', 'action': 'joined'}, {'event': 'info', 'text': 'x'})
+                  {'event': 'notice', 'groupId': 'g', 'userId': 'dave', 'action': 'joined'},
+                  {'event': 'info', 'text': 'x'})
     assert chats.users == {'alice', 'bob', 'carol', 'dave'} and set(chats.groups) == {'g'}
+
+
+def test_a_group_that_was_left_is_no_longer_in_front():
+    chats = Chats()
+    chats.front = 'g'
+    chats.note({'event': 'left', 'groupId': 'h'}, 'me')
+    assert chats.front == 'g'
+    chats.note({'event': 'left', 'groupId': 'g'}, 'me')
+    assert chats.front == ''
+
+
+def test_a_hash_alone_names_no_group():
+    chats = noted({'event': 'group_created', 'groupId': '0a0a0a0a', 'userNameList': []})
+    assert chats.find('#') == '' and chats.find('#0a0a0a0a') == '0a0a0a0a'
 
 
 def test_a_server_cannot_make_it_remember_without_end():

@@ -1737,8 +1737,9 @@ def test_alias_is_text_where_plain_text_goes_somewhere(port):
     ('/msg bob', '! usage: /msg USER TEXT'),
     ('/join', '! usage: /join GROUP'), ('/quit', '! usage: /quit GROUP'),
     ('/create', '! usage: /create [NAME:] USER...'),
-    ('/login', '! usage: /login USER'), ('/members', '! about whom: a user, or a group (/groups; by its id if two share a name)'),
-    ('/history', '! about whom: a user, or a group (/groups; by its id if two share a name)'),
+    ('/login', '! usage: /login USER'), ('/members', '! about whom: a user, or a group (/groups shows yours)'),
+    ('/history', '! about whom: a user, or a group (/groups shows yours)'),
+    ('/join #nope', '! which group is #nope? /groups shows'),
     ('hello', '! say to whom: /chat USER, or /msg USER TEXT'),
     ('/msg nobody hi', '! unknown_user: '), ('/join 00000000', '! unknown_group: '),
     ('/login carol', '! already_logged_in: ')])
@@ -1810,6 +1811,16 @@ def test_empty_name_is_not_asked_for_without_a_terminal():
     result = run(free_port(), 'carol\n/msg bob hi\n', user='')
     assert result.code == 2 and not result.out and 'Traceback' not in result.err
     assert 'carol' not in result.err
+
+
+def test_a_name_that_is_missing_is_missed_before_a_password_is_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['imclient.py'])
+    monkeypatch.delenv('IM_PASSWORD', raising=False)
+    monkeypatch.setattr(os, 'isatty', lambda number: False)
+    monkeypatch.setattr(imclient, 'ask', lambda *_: pytest.fail('asked'))
+    with pytest.raises(SystemExit):
+        imclient.main()
+    assert 'a name and a password are needed' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('user, password', [(b'al\xffice', b'secret'), (b'alice', b'se\xffcret')])
@@ -2109,7 +2120,8 @@ def test_a_server_that_ends_without_a_word_is_asked_for_tls_and_one_that_spoke_i
 
 
 @pytest.mark.parametrize('is_person', [True, False])
-def test_a_keyboard_that_cannot_be_watched_gives_plain_lines_and_a_person_is_told_once(port, monkeypatch, capfdbinary, is_person):
+def test_a_keyboard_that_cannot_be_watched_gives_plain_lines_and_a_person_is_told_once(
+        port, monkeypatch, capfdbinary, is_person):
     """As on Windows, where select takes sockets only."""
     options = imclient.make_parser().parse_args(['--user', 'windows', '--password', 'secret', '--port', str(port)])
     options.tls = None
@@ -2362,6 +2374,7 @@ def test_kicked_in_a_terminal_stays_open(terminal, port):
 def test_colours_only_where_wanted(terminal):
     tty = terminal(user='paul').last('paul>')
     assert b'\x1b[2m' in tty.raw
+    assert '\x1b[' in terminal(NO_COLOR='').last('alice>').raw.decode()  # empty is not set: no-color.org
     for options, variables in ([['--no-color'], {}], [[], {'NO_COLOR': '1'}]):
         tty = terminal(*options, user=f'paul{len(options)}', **variables).sees('logged in')
         assert not re.search(rb'\x1b\[[0-9;]*m', tty.raw)
@@ -2403,6 +2416,22 @@ def test_password_that_comes_in_one_piece_with_the_end_is_no_message(terminal):
     tty.last('Password of rob:')
     tty.type('hunter2\r\x04')
     assert tty.ends() == 1 and b'hunter2' not in tty.raw
+
+
+@pytest.mark.parametrize('blank', ['\t', '\u3000', '  '], ids=ascii)
+def test_a_command_ends_at_any_blank(port, blank):
+    result = run(port, f'/msg{blank}alice21 hi\n', user='alice21')
+    assert result.code == 0 and 'you: hi' in '\n'.join(clean(result))
+
+
+def test_a_line_of_many_names_is_done_as_a_whole_or_not_at_all(port):
+    names = [f'nobody-of-the-class-{n}' for n in range(400)]
+    result = run(port, f'/create all: {" ".join(names)}\n', '--json', user='alice22')
+    created = json.loads(result.out.splitlines()[-1])
+    assert result.code == 0 and set(created['unknownUserIdList']) == set(names)
+    result = run(port, f'/create all: {" ".join(names * 5)}\n/groups\n', '--json', user='alice22')
+    refused, groups = map(json.loads, result.out.splitlines()[-2:])
+    assert result.code == 1 and refused['code'] == 'message_too_long' and len(groups['groupList']) == 1
 
 
 def test_request_that_no_server_need_take_is_not_sent(world):

@@ -20,7 +20,8 @@ def open_terminal(request, system, tmp_path):
     opened = []
 
     def open_it(*options, columns=80, rows_kept=24, user='alice', backend=request.param, **variables):
-        command = [sys.executable, 'imclient.py', '--port', str(system.main.port), *(['--user', user] if user else []), *options]
+        command = [sys.executable, 'imclient.py', '--port', str(system.main.port)]
+        command += [*(['--user', user] if user else []), *options]
         variables = {'IM_PASSWORD': 'secret', 'XDG_STATE_HOME': str(tmp_path), **variables}
         opened.append(backend(command, columns, rows_kept, **variables))
         if user and 'IM_PASSWORD' in variables:
@@ -157,6 +158,31 @@ def test_ctrl_c_clears_and_twice_leaves(server, open_terminal):
     alice.sees('-- Ctrl-C once more leaves')
     alice.type('still here')
     alice.last('alice> still here')
+    alice.press('C-u')
+    alice.type('/login carol')
+    alice.press('Enter')
+    alice.last('Password of carol:')
+    alice.press('C-c')
+    alice.sees('-- nobody logs in; Ctrl-C once more leaves').last('alice>')
+
+
+@needs_tmux
+def test_ctrl_z_at_the_password_does_not_bring_it_to_light(server, tmp_path):
+    shell = Tmux(['bash', '--norc', '-i'], 80, PS1='shell$ ', XDG_STATE_HOME=str(tmp_path))
+    try:
+        shell.last('shell$')
+        shell.type(f'{sys.executable} imclient.py --port {server.main.port} --user alice')
+        shell.press('Enter')
+        shell.last('Password:')
+        shell.press('C-z')
+        shell.type('s3cret')
+        shell.press('Enter')
+        shell.sees(WELCOME).last('alice>')
+        assert 's3cret' not in '\n'.join(shell.rows())
+        shell.press('C-z')
+        shell.sees('Stopped').last('shell$')
+    finally:
+        shell.close()
 
 
 @needs_tmux
@@ -230,6 +256,21 @@ def test_groups_go_by_their_names(server, open_terminal):
     say(bob, 'alice', 'private')
     ask(bob, GroupMessageRequest, to_group_id=group, message='and again')
     again.sees('#team bob: and again').last('alice (bob 1, #team 1)>')
+
+
+def test_a_group_joined_by_its_id_goes_by_its_name(server, open_terminal):
+    bob = server.peer('bob')
+    bob.send(bob.numbered(CreateGroupRequest, user_id_list=['bob'], group_name='team'))
+    group = bob.expect(CreateGroupResponse).group_id
+    alice = open_terminal()
+    alice.type(f'/join {group}')
+    alice.press('Enter')
+    alice.sees('-- you joined group #')
+    alice.type('/chat #t')
+    alice.until(lambda rows: alice.press('Tab') or 'alice> /chat #team' in rows, 'the name')
+    alice.press('Enter')
+    alice.last('alice -> #team>')
+    assert not any('-- groups' in row for row in alice.rows())
 
 
 def test_a_name_has_a_colour_for_good_and_without_colours_there_is_no_escape(server, open_terminal):
@@ -341,11 +382,47 @@ def test_in_front_of_a_pipe_the_password_is_asked_for(server, open_terminal, tmp
 def test_who_is_chatted_with_is_somebody(server, open_terminal):
     server.register('bob')
     alice = open_terminal()
-    for line, prompt in (('/chat bob', 'alice -> bob>'), ('/history nobody', 'alice -> bob>'), ('/quit #nope', 'alice -> bob>'),
+    for line, prompt in (('/chat bob', 'alice -> bob>'), ('/history nobody', 'alice -> bob>'),
+                         ('/quit #nope', 'alice -> bob>'),
                          ('/chat nobody', 'alice>'), ('/chat #nope', 'alice>'), ('/chat 0a0a0a0a', 'alice>')):
         alice.type(line)
         alice.press('Enter')
         alice.last(prompt)
+
+
+def test_a_chat_that_could_not_be_looked_up_deranges_no_later_one(server, open_terminal):
+    server.register('bob')
+    alice = open_terminal()
+    for line, prompt in (('/logout', 'alice (not logged in)>'), ('/chat bob', 'alice (not logged in) -> bob>'),
+                         ('/login alice', 'Password of alice:'), ('secret', 'alice -> bob>'),
+                         ('/history nobody', 'alice -> bob>')):
+        alice.type(line)
+        alice.press('Enter')
+        alice.last(prompt)
+    alice.sees('! there is no user nobody').last('alice -> bob>')
+    alice.type('/chat nobody')
+    alice.press('Enter')
+    alice.last('alice>')
+
+
+def test_no_password_is_kept_whatever_it_was_typed_behind(server, open_terminal, tmp_path):
+    alice = open_terminal()
+    alice.type('/logout')
+    alice.press('Enter')
+    alice.last('alice (not logged in)>')
+    alice.type('pa55word')  # where it is not asked for yet
+    alice.press('Enter')
+    alice.sees('! say to whom')
+    alice.type('/login alice\rsecret\r')  # in one piece: the password is typed before anybody asks for it
+    alice.last('alice>')
+    alice.press('Up')
+    alice.last('alice> /login alice')
+    alice.press('C-u')
+    alice.type(' /login carol hunter2')
+    alice.press('Enter')
+    alice.last('Password of carol:')
+    kept = (tmp_path / 'im' / 'history').read_text(encoding='utf-8')
+    assert kept == '/logout\n/login alice\n/login carol\n'
 
 
 def test_a_password_pasted_with_its_line_breaks_is_no_message(server, open_terminal, tmp_path):
@@ -366,8 +443,9 @@ def test_leaving_with_messages_on_the_way_says_so(server, open_terminal):
     alice = open_terminal(backend=Pty)
     server.main.terminate()
     alice.last('alice (connecting)>')
-    alice.type('/msg alice lost')
-    alice.press('Enter')
+    for line in '/users', '/msg alice lost':  # a question is not what anybody waits for
+        alice.type(line)
+        alice.press('Enter')
     alice.last('alice (connecting) (1 on the way)>')
     alice.press('C-c', 'C-c')
     alice.sees('imclient.py: of 1 on the way nobody knows whether they arrived')

@@ -115,7 +115,8 @@ def test_our_client_refuses_a_certificate_that_nobody_vouches_for(secure, tmp_pa
     for options in (['--tls'], ['--tls-ca', str(other)]):
         result = client(secure, *options)
         assert result.returncode == 2 and 'logged in' not in result.stdout
-        assert result.stderr.count('\n') == 1 and 'self-signed certificate' in result.stderr.replace('self signed', 'self-signed')
+        assert result.stderr.count('\n') == 1
+        assert 'self-signed certificate' in result.stderr.replace('self signed', 'self-signed')
 
 
 def test_our_client_refuses_a_certificate_for_another_name(secure):
