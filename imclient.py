@@ -422,8 +422,7 @@ class Client:
 
     def _on_create_group_response(self, packet: protocol.CreateGroupResponse) -> None:
         # To its creator it is an answer and no entry to acknowledge: entries with lower ids may follow it.
-        may_answer = packet.client_seq is not None or self.version == 1
-        is_answer = may_answer and self._answered(packet) is not None
+        is_answer = (packet.client_seq is not None or self.version == 1) and self._answered(packet) is not None
         if not packet.success:
             self._refused(None, Command.CREATE_GROUP_REQUEST, None, packet.reason)
         elif is_answer or packet.client_seq is None and self._is_new(packet):
@@ -643,8 +642,6 @@ class App:
         is_id = self.client.version == 2 and target not in self._chats.users and GROUP_ID.fullmatch(target)
         return bool(is_id) or target in self._chats.groups
 
-    def _ask(self, kind: type[Packet], **fields: Any) -> None: self.client.request(kind(**fields))
-
     def _about(self, kind: type[Packet] | None, word: str) -> None:  # None: its history
         if not (target := self._chats.find(word) if word else self._chats.front):
             return self.client.tell('error', reason=f'which group is {word}? /groups shows yours, with their ids'
@@ -652,7 +649,7 @@ class App:
         if not (kind or self._waits or self._options.json) and self.client.wants_login:  # else it is not asked
             self._looked_up.append(target)
         field = 'group_id' if kind or self._is_group(target) else 'user_id'
-        self._ask(kind or protocol.HistoryRequest, **{field: target})
+        self.client.request((kind or protocol.HistoryRequest)(**{field: target}))
 
     def _chat(self, word: str) -> None:
         self._chats.front = self._chats.find(word)
@@ -661,7 +658,7 @@ class App:
 
     def _create(self, words: str) -> None:
         name, _, users = words.replace(',', ' ').rpartition(':')
-        self._ask(protocol.CreateGroupRequest, user_id_list=users.split(), group_name=name.strip() or None)
+        self.client.request(protocol.CreateGroupRequest(user_id_list=users.split(), group_name=name.strip() or None))
 
     def _login(self, name: str) -> None:
         if self._waits:
@@ -676,10 +673,13 @@ class App:
             self._options.json and self._print(event)
             print(f'imclient.py: {event["reason"]}; is imserver.py running there? (--host, --port)', file=sys.stderr)
             return self._exit(2)
+        before = self._quiet and self._chats.unread()
         self._chats.note(event, self.client.user_id)
         about = event.get('command', '')[5:-8].lower() if kind == 'error' else kind  # LIST_USERS_REQUEST: users
         if about in (self._quiet or ()):
-            return self._quiet.remove(about)
+            self._quiet.remove(about)
+            if before == self._chats.unread():  # else a group that was shown by its id has a name now: the list says so
+                return
         self._print(event)
         if kind in ('error', 'login_failed', 'kicked'):
             self._exit_code = max(self._exit_code, 1)
@@ -696,10 +696,10 @@ class App:
                 self._quiet = ['groups', 'users']
                 self.client.tell('info', text='/chat NAME talks to somebody, /users shows who is there, /help the rest')
                 for kind in protocol.ListGroupsRequest, protocol.ListUsersRequest:
-                    self._loop.call_soon(lambda kind=kind: self.client.is_logged_in and self._ask(kind))
+                    self._loop.call_soon(lambda kind=kind: self.client.is_logged_in and self.client.request(kind()))
         elif event['event'] == 'joined' and self._quiet is not None:  # by its id, perhaps: the list tells its name
             self._quiet.append('groups')
-            self._ask(protocol.ListGroupsRequest)
+            self.client.request(protocol.ListGroupsRequest())
         elif event['event'] in ('message', 'group_message') and event.get('sentAt', 0) < self._logged_in_at:
             self._arrived += 1
             self._backlog_timer.cancel()
@@ -747,10 +747,10 @@ COMMANDS: dict[str, tuple[str, str, Callable[[App, str], None]]] = {
     '/group': ('GROUP TEXT', 'write to a group', lambda app, rest: app.client.send_group_message(
         app._chats.find(rest.split()[0]), rest.split(None, 1)[1])),
     '/history': ('[USER|GROUP]', 'the last messages', lambda app, rest: app._about(None, rest)),
-    '/users': ('', 'who there is', lambda app, rest: app._ask(protocol.ListUsersRequest)),
-    '/groups': ('', 'the groups you are in', lambda app, rest: app._ask(protocol.ListGroupsRequest)),
+    '/users': ('', 'who there is', lambda app, rest: app.client.request(protocol.ListUsersRequest())),
+    '/groups': ('', 'the groups you are in', lambda app, rest: app.client.request(protocol.ListGroupsRequest())),
     '/login': ('USER', 'be somebody else', App._login),
-    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app._ask(protocol.LogoutRequest)),
+    '/logout': ('', 'stay connected, as nobody', lambda app, rest: app.client.request(protocol.LogoutRequest())),
     '/help': ('', 'this', lambda app, rest: app.client.tell('info', text=HELP)),
     '/exit': ('', 'leave', lambda app, rest: app._leave()),
 }

@@ -8,7 +8,8 @@ from screens import BACKENDS, Pty, Tmux
 from test_imclient import Tty
 
 from protocol import (
-    CreateGroupRequest, CreateGroupResponse, GroupMessageRequest, MessageAck, MessageRequest, MessageResponse, decode)
+    CreateGroupRequest, CreateGroupResponse, DeliveryAck, GroupMessageRequest, MessageAck, MessageRequest,
+    MessageResponse, decode)
 
 needs_tmux = pytest.mark.skipif(not shutil.which('tmux'), reason='no tmux here')
 WELCOME = '-- /chat NAME talks to somebody, /users shows who is there, /help the rest'
@@ -25,7 +26,7 @@ def open_terminal(request, system, tmp_path):
         variables = {'IM_PASSWORD': 'secret', 'XDG_STATE_HOME': str(tmp_path), **variables}
         opened.append(backend(command, columns, rows_kept, **variables))
         if user and 'IM_PASSWORD' in variables:
-            opened[-1].until(lambda rows: any(re.fullmatch(rf'{user}( \(\w+ \d+\))?>', row) for row in rows), 'logged in')
+            opened[-1].until(lambda rows: any(re.fullmatch(rf'{user}( \(#?\w+ \d+\))?>', row) for row in rows), 'logged in')
         return opened[-1]
     yield open_it
     for terminal in opened:
@@ -271,6 +272,22 @@ def test_a_group_joined_by_its_id_goes_by_its_name(server, open_terminal):
     alice.press('Enter')
     alice.last('alice -> #team>')
     assert not any('-- groups' in row for row in alice.rows())
+
+
+def test_who_finds_a_group_by_its_id_is_told_its_name(server, open_terminal):
+    """What had waited comes before the list of groups, which is asked for with the login."""
+    bob, alice = server.peer('bob'), server.peer('alice')
+    bob.send(bob.numbered(CreateGroupRequest, user_id_list=['alice'], group_name='team'))
+    created = alice.expect(CreateGroupResponse)
+    alice.send(DeliveryAck(message_id=created.message_id))
+    alice.socket.close()
+    ask(bob, GroupMessageRequest, to_group_id=created.group_id, message='so?')
+    alice = open_terminal()
+    alice.sees(f'#{created.group_id} bob: so?').sees(f'#team ({created.group_id}), members: 2').last('alice (#team 1)>')
+    again = open_terminal()  # nothing waits now, so nobody needs the list
+    again.last('alice>')
+    say(bob, 'alice', 'hi')
+    assert not any('-- groups' in row for row in again.sees('bob: hi').rows())
 
 
 def test_a_name_has_a_colour_for_good_and_without_colours_there_is_no_escape(server, open_terminal):
