@@ -964,7 +964,7 @@ def test_second_stop_ends_the_process_at_once(world, monkeypatch):
 def test_stop_does_not_wait_for_ever(world):
     alice, ended = blocked_reader(world), Ended(world)
     world.server.stop()
-    world.pass_time(4.9)
+    world.pass_time(imserver.STOP_TIMEOUT - 0.1)
     assert not ended.is_true
     world.pass_time(0.1)
     assert ended.is_true
