@@ -37,7 +37,7 @@ from store import (
     FOREVER, GROUP_MESSAGE, MAX_NAME, MESSAGE, Entry, Kind, Passwords, Store, StoreError, Then, direct_stream,
     hash_password, is_valid_name, name_key, normalize)
 
-MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: as our client writes it, a message and its frame fit MIN_MAX_BODY
+MAX_GROUP_NAME, MAX_MESSAGE = 64, 4_096  # code points: as our client writes a message, it fits MIN_MAX_BODY
 MIN_MAX_BODY = 32_768  # bytes: so much --max-body allows at least
 MAX_BAD_FRAMES = 10  # a connection's frames that are no packets; with the last it is closed
 FRAME_TIMEOUT = 10.0  # seconds, up to twice that, without any whole frame, though one has begun
@@ -637,8 +637,7 @@ class Server:
     def packet_of(self, entry: Entry) -> Any:  # the packet that tells a reader of a change of membership
         common: dict[str, Any] = {'group_id': entry.stream, 'message_id': entry.message_id, 'sent_at': entry.sent_at}
         if entry.kind is Kind.CREATE_GROUP:
-            members = self.store.members(entry.stream, entry.message_id)
-            name = self.store.group_name(entry.stream)
+            members, name = self.store.members(entry.stream, entry.message_id), self.store.group_name(entry.stream)
             return protocol.CreateGroupResponse(success=True, user_name_list=members, group_name=name, **common)
         event = 'joined' if entry.kind is Kind.JOIN_GROUP else 'left'
         user = protocol.User(user_id=entry.sender, user_name=entry.sender)
@@ -758,11 +757,11 @@ def _tls_context(parser: Parser, options: argparse.Namespace) -> ssl.SSLContext 
 def _set_password(parser: Parser, store: Store, options: argparse.Namespace) -> None:  # --set-password
     name, password = normalize(options.set_password), os.environ.get('IM_PASSWORD')
     password = ask(parser, 'New password: ') if password is None else password
-    if any('\ud800' <= c <= '\udfff' for c in name + password):  # how Python shows bytes that are no text
-        parser.error('the name and the password must be text')
-    wrong = store.set_password(name, hash_password(password, options.password_cost))
+    if not password or any('\ud800' <= c <= '\udfff' for c in name + password):  # bytes that are no text
+        parser.error('the name and the password must be text, and not empty')
+    is_known, wrong = store.user_exists(name), store.set_password(name, hash_password(password, options.password_cost))
     store.close()
-    parser.error(wrong) if wrong else print(f'{name} has a new password')
+    parser.error(wrong) if wrong else print(name, 'has a new password' if is_known else 'has an account now')
 
 
 def main() -> None:
@@ -771,6 +770,7 @@ def main() -> None:
     if options.limits:
         return print(_limits(options))
     tls = _tls_context(parser, options)
+    os.umask(0o077)  # what people write here is for nobody else on this machine
     try:
         store = Store(options.db, options.durability)
     except StoreError as error:

@@ -1146,7 +1146,7 @@ def set_password(tmp_path, name, password):
 
 def test_set_password_makes_an_account(tmp_path):
     result = set_password(tmp_path, 'rene\u0301', 'secret')
-    assert (result.returncode, result.stdout, result.stderr) == (0, 'ren\u00e9 has a new password\n', '')
+    assert (result.returncode, result.stdout, result.stderr) == (0, 'ren\u00e9 has an account now\n', '')
     with closing(World(tmp_path, '--closed-registration')) as world:
         world.login('ren\u00e9', password='secret')
 
@@ -1154,7 +1154,7 @@ def test_set_password_makes_an_account(tmp_path):
 def test_set_password_ends_the_old_password_and_the_token(tmp_path):
     with closing(World(tmp_path)) as world:
         token = world.login('alice').welcome.token
-    assert set_password(tmp_path, 'alice', 'new').returncode == 0
+    assert set_password(tmp_path, 'alice', 'new').stdout == 'alice has a new password\n'
     with closing(World(tmp_path)) as world:
         refused_login(token_login(world, 'alice', token), 'bad_token')
         peer = world.connect()
@@ -1170,9 +1170,15 @@ def test_set_password_refuses_bad_names(tmp_path, name):
     refuses(set_password(tmp_path, name, 'x'), 'no valid name')
 
 
-@pytest.mark.parametrize('name, password', [('al\udcffice', 'x'), ('alice', 'x\udcff')])
-def test_set_password_with_bytes_that_are_no_text(tmp_path, name, password):
-    refuses(set_password(tmp_path, name, password))
+@pytest.mark.parametrize('name, password', [('al\udcffice', 'x'), ('alice', 'x\udcff'), ('alice', '')])
+def test_set_password_with_bytes_that_are_no_text_or_with_none(tmp_path, name, password):
+    refuses(set_password(tmp_path, name, password), 'must be text, and not empty')
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='modes are POSIX')
+def test_what_people_write_is_for_nobody_else_on_this_machine(tmp_path):
+    with running(tmp_path):
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.glob('im.db*')} == {0o600}
 
 
 def test_set_password_while_a_server_holds_the_file(tmp_path):
