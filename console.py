@@ -38,7 +38,7 @@ try:
 except ImportError:  # Windows: `make_terminal` gives a PlainTerminal there
     termios = None
 
-# More than a request may have (LARGEST_REQUEST).  What is longer is cut, and then refused, not done by half.
+# More than a request may have (LARGEST_REQUEST).  What is longer is cut and then, if it was no blanks, refused.
 LINE_LIMIT = 32_768
 SEQUENCE_LIMIT = 16  # characters of an escape sequence that are kept; the longest one we know has four
 TYPED_LIMIT = 1_000  # lines that can be called back, and that the file keeps
@@ -52,6 +52,7 @@ JOINERS = '\u200c\u200d'  # these format characters steer nothing: Persian needs
 BOLD, DIM, RED = '1', '2', '31'  # ECMA-48 SGR, "select graphic rendition"
 NAME_COLORS = ('32', '33', '34', '35', '36', '92', '93', '94', '95', '96')  # all but red, which says that it failed
 GROUP_ID = re.compile('[0-9a-f]{8}')  # a user may have such a name too: then /msg writes to the user
+Utf8Decoder = codecs.getincrementaldecoder('utf-8')  # keeps the bytes of a character that is not whole yet
 PLAIN_NAME = re.compile(r'(?![0-9a-f]{8}$)[\w.-]{1,64}')  # of a group; others could pass for an id, or for speech
 
 
@@ -60,7 +61,7 @@ def escape(text: str) -> str:
     r"""`text` with each character that could steer a terminal spelt out: `\n`, `\x1b`, `\u202e` and so on.  A backslash
     stays as it is, so an escaped ESC and the four characters `\x1b` look the same here.  Nothing is lost by that but
     certainty about a character nobody can see; doubling would spoil every `C:\new`."""
-    return text if text.isprintable() else ''.join(  # it is, mostly; never where a character of STEERING is in it
+    return text if text.isprintable() else ''.join(  # mostly; what has a character of STEERING in it never is
         char if char in JOINERS or unicodedata.category(char) not in STEERING else
         char.encode('unicode_escape').decode('ascii') for char in text)
 
@@ -101,14 +102,15 @@ def fold(line: str, columns: int) -> str:
             wide = 0 if piece[0] == '\x1b' else width(piece)
             if used + wide > columns:
                 rows.append(INDENT)
-                used, piece = len(INDENT), piece.strip(' ')  # no row begins with the blank at which it was broken
+                used = len(INDENT)
+                if piece == ' ':  # no row begins with the blank at which it was broken
+                    continue
             rows[-1] += piece
-            used += wide and width(piece)
+            used += wide
     return '\n'.join(rows)
 
 
 # 2. Lines out of a pipe ..............................................................................
-Utf8Decoder = codecs.getincrementaldecoder('utf-8')  # keeps the bytes of a character that is not whole yet
 class Key(enum.Enum):  # those that are no text; a `feed` returns them among the lines, in the order of typing
     EMPTY = 'Ctrl-C on an empty line'
     INTERRUPT = 'Ctrl-C, and before it Ctrl-C'
@@ -228,7 +230,7 @@ class LineEditor:
             before = self.text[:self.cursor]
             self._offered, offers = before.rpartition(' ')[2], self.complete(before)
             self._offers.extend([f'{offers[0]} '] if len(offers) == 1 else [*offers, self._offered] if offers else [])
-            if not offers and before[:1] != '/':  # pasted, a tab is a blank between two words
+            if not offers and before[:1] not in ('', '/'):  # pasted, a tab is a blank between two words
                 self._insert(' ')
         if self._offers:
             start, self._offered = self.cursor - len(self._offered), self._offers.popleft()

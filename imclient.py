@@ -613,7 +613,7 @@ class App:
                 self._chats, self._quiet = Chats(), None
             return self.client.login(name, line)
         word, rest = [*line.split(None, 1), '', ''][:2]  # at any blank: that of a Chinese keyboard is U+3000
-        if isinstance(self._terminal, Terminal) and word and (self.client.wants_login or word[0] == '/'):  # a password?
+        if isinstance(self._terminal, Terminal) and word and (self.client.wants_login or word in COMMANDS):  # password?
             keep_line(HISTORY_FILE, ' '.join(line.split()[:2]) if word.startswith('/login') else line)
         word = word if (front := self._chats.front) else ALIASES.get(word, word)
         if word.startswith('/'):
@@ -646,10 +646,10 @@ class App:
         if not (target := self._chats.find(word) if word else self._chats.front):
             return self.client.tell('error', reason=f'which group is {word}? /groups shows yours, with their ids'
                                     if word else 'about whom: a user, or a group (/groups shows yours)')
-        if not (kind or self._waits or self._options.json) and self.client.wants_login:  # else it is not asked
-            self._looked_up.append(target)
         field = 'group_id' if kind or self._is_group(target) else 'user_id'
-        self.client.request((kind or protocol.HistoryRequest)(**{field: target}))
+        self.client.request(asked := (kind or protocol.HistoryRequest)(**{field: target}))
+        if not (kind or self._waits or self._options.json) and any(p.packet is asked for p in self.client.pending):
+            self._looked_up.append(target)  # else the client has refused it, and there will be no answer
 
     def _chat(self, word: str) -> None:
         self._chats.front = self._chats.find(word)

@@ -375,7 +375,7 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         else:
             self._attempt(packet)
 
-    def _fill_budget(self) -> None:  # with what --rate allows for the time since then, less one; below 0 the rest waits
+    def _fill_budget(self) -> None:  # for the time since then, less one; below 0 the rest waits
         now, rate = self.channel.alive_at, self.server.options.rate
         self._budget = min(rate or self._budget, self._budget + rate * (now - self._filled_at)) - 1
         self._filled_at = now

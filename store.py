@@ -86,13 +86,13 @@ SCHEMA = f'''
 '''
 # From the first version, which had an index of SQLite's own on `stream`.
 UPGRADE = f'DROP INDEX log_of_stream; DROP INDEX log_of_sender; {INDEXES_OF_LOG} PRAGMA user_version = {SCHEMA_VERSION}'
-DAMAGED = '''
-    SELECT 1 FROM log WHERE kind NOT BETWEEN 1 AND 5
+DAMAGED = '''SELECT 1 FROM log WHERE kind NOT BETWEEN 1 AND 5
         OR typeof(text) || typeof(sender) || typeof(stream) || typeof(sent_at) <> 'texttexttextinteger' UNION ALL
     SELECT 1 FROM log_of_stream WHERE NOT json_valid(ids) OR ids GLOB '*[^][0-9, ]*' UNION ALL
-    SELECT 1 FROM users WHERE cost > 20 OR typeof(delivered_id) || typeof(cost) || typeof(salt) || typeof(digest)
-        <> 'integerintegerblobblob' UNION ALL SELECT 1 FROM about LEFT JOIN groups
-        WHERE typeof(log_id) || typeof(group_name) NOT IN ('texttext', 'textnull') LIMIT 1'''
+    SELECT 1 FROM readers WHERE typeof(coalesce(before_id, 0)) <> 'integer' UNION ALL SELECT 1 FROM users
+        WHERE cost > 20 OR typeof(delivered_id) || typeof(cost) || typeof(salt) || typeof(digest) || typeof(coalesce(
+        token_digest, salt)) || typeof(coalesce(token_ends_at, 0.0)) <> 'integerintegerblobblobblobreal' UNION ALL
+    SELECT 1 FROM about LEFT JOIN groups WHERE typeof(log_id) || typeof(group_name) NOT IN ('texttext', 'textnull')'''
 ENTRY_COLUMNS = 'kind, stream, sender, text, client_seq, sent_at, message_id'
 
 logger = logging.getLogger('im.store')

@@ -64,8 +64,9 @@ def with_coverage() -> int:
     command = (python, '-m', 'coverage', 'run', '-m', 'pytest')
     failed = run(*command, *ALONE)
     with tempfile.TemporaryFile() as output:
-        beside = subprocess.Popen([*command, *BESIDE], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        failed |= run(*command, *(f'--ignore={file}' for file in ALONE + BESIDE)) | beside.wait()
+        with subprocess.Popen([*command, *BESIDE], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT) as beside:
+            failed |= run(*command, *(f'--ignore={file}' for file in ALONE + BESIDE))
+        failed |= beside.returncode
         output.seek(0)
         print(output.read().decode('utf-8', 'replace'), flush=True)
     run(python, '-m', 'coverage', 'combine', '-q')

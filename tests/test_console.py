@@ -197,6 +197,7 @@ LEFT, RIGHT, HOME, END, DELETE = ESC + '[D', ESC + '[C', ESC + '[H', ESC + '[F',
     ('\x17', '_'),
     ('abc\x03', '_'),
     ('a\tb\t\tc', 'a b  c_'),  # pasted
+    ('\t', '_'),
     ('a\x00\x07\x0c\x0e\x1fb', 'ab_'),
     ('a\x80\x9b\u2028\u2029b', 'ab_'),
 ])

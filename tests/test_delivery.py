@@ -929,6 +929,19 @@ def test_a_session_that_lags_waits_in_line_once(world):
     assert 0 < longest <= len(readers)
 
 
+def test_sessions_that_lag_are_fed_in_turn(world, monkeypatch):
+    for number in range(2 * imserver.PAGES_A_TICK):
+        world.login(f'reader{number}')
+    world.settle()
+    fed, sessions = [], list(world.server.sessions.values())
+    monkeypatch.setattr(imserver.Session, 'feed', lambda one: (fed.append(one), world.server.feed_later(one)))
+    world.server.feed_later(*sessions)
+    for _ in range(4):
+        world.loop.tick(0)
+    assert fed == sessions * 2
+    world.server._lagging.clear()
+
+
 def test_backlog_of_3000_messages_comes_in_order_and_new_ones_behind_it(world):
     alice, bob = world.login('alice'), world.login('bob')
     log_out(bob)

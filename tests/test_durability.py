@@ -39,7 +39,7 @@ def short_and_long(short, long):
 
 # No descriptors left .................................................................................
 
-ANSWER_TIME = 0.1  # seconds in which a heartbeat is answered, whatever else goes on
+ANSWER_TIME = 0.5  # seconds in which a heartbeat is answered, whatever else goes on; here other tests, too
 NEW_LOGIN_TIME = 2.5  # seconds until a caller is served once there is room: accepting rests for one
 
 
@@ -667,7 +667,10 @@ def unseen(name, statement):
     unseen('index has no whole numbers', "INSERT INTO log_of_stream VALUES ('alice bob', 100, '[1.5]')"),
     unseen('name of a group is no UTF-8', "INSERT INTO groups VALUES ('9f8e7d6c', CAST(x'74ff' AS TEXT))"),
     unseen('name of a group is bytes', "INSERT INTO groups VALUES ('9f8e7d6c', CAST('team' AS BLOB))"),
-    unseen('id of the log', 'UPDATE about SET log_id = CAST(log_id AS BLOB)')])
+    unseen('id of the log', 'UPDATE about SET log_id = CAST(log_id AS BLOB)'),
+    unseen('token', "UPDATE users SET token_digest = 'x' WHERE user_id = 'bob'"),
+    unseen('end of the token', "UPDATE users SET token_ends_at = 'x' WHERE user_id = 'bob'"),
+    unseen('end in a group', "INSERT INTO readers VALUES ('bob', 'alice bob', 1, 'x')")])
 def test_damage_that_sqlite_does_not_see(system, filled, statement):
     """One wrong byte can leave each of these, and `integrity_check` says 'ok'.  The server refuses the file, or serves
     what is behind the damage."""
@@ -680,6 +683,7 @@ def test_damage_that_sqlite_does_not_see(system, filled, statement):
     with ends_well(process), bob.socket, alice.socket:
         bob.socket.settimeout(2)
         alice.login('alice')
+        assert not bob.ask(LoginRequest(user_name='bob', token='none'), LoginResponse).success
         answer = bob.ask(LoginRequest(user_name='bob', password='secret'), LoginResponse)
         ack = alice.ask(alice.numbered(MessageRequest, to_user_id='bob', message='news'), MessageAck)
         alice.send(HistoryRequest(user_id='bob', limit=100), HeartbeatRequest())

@@ -1741,7 +1741,7 @@ def test_alias_is_text_where_plain_text_goes_somewhere(port):
     ('/history', '! about whom: a user, or a group (/groups shows yours)'),
     ('/join #nope', '! which group is #nope? /groups shows'),
     ('hello', '! say to whom: /chat USER, or /msg USER TEXT'),
-    ('/msg nobody hi', '! unknown_user: '), ('/join 00000000', '! unknown_group: '),
+    ('/msg nobody hi', '! unknown_user: '), ('/join 00000000', '! unknown_group: '), ('/join bob', '! unknown_group: '),
     ('/login carol', '! already_logged_in: ')])
 def test_what_is_wrong_or_refused_makes_exit_1_and_the_rest_is_done(server, line, complaint):
     server.on[MessageRequest] = lambda link, packet: link.send(

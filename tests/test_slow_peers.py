@@ -121,8 +121,8 @@ class Members:
     def _run(self):
         while not self.is_over:
             for key, _ in self.selector.select(0.1):
-                self.received[key.data] += len(key.fileobj.recv(1 << 20))
-                self.last = time.perf_counter()
+                data, self.last = key.fileobj.recv(1 << 20), time.perf_counter()
+                self.received[key.data] += len(data)  # last: then `last` is that of what was counted
 
     def end(self):
         self.is_over = True

@@ -417,6 +417,10 @@ def test_a_chat_that_could_not_be_looked_up_deranges_no_later_one(server, open_t
         alice.press('Enter')
         alice.last(prompt)
     alice.sees('! there is no user nobody').last('alice -> bob>')
+    for piece in '/history ', *['x' * 8_190] * 4:  # tmux takes no more at once
+        alice.type(piece)
+    alice.press('Enter')
+    alice.sees('! more than 32736 bytes').last('alice -> bob>')
     alice.type('/chat nobody')
     alice.press('Enter')
     alice.last('alice>')
@@ -430,6 +434,9 @@ def test_no_password_is_kept_whatever_it_was_typed_behind(server, open_terminal,
     alice.type('pa55word')  # where it is not asked for yet
     alice.press('Enter')
     alice.sees('! say to whom')
+    alice.type('/logn alice pa55word')
+    alice.press('Enter')
+    alice.sees('! there is no command /logn')
     alice.type('/login alice\rsecret\r')  # in one piece: the password is typed before anybody asks for it
     alice.last('alice>')
     alice.press('Up')
