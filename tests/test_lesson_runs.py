@@ -27,6 +27,19 @@ WRONG = ('AssertionError', 'assert ', 'lessons.check.Wrong')  # how pytest begin
 IDLE_TIME, IDLE_CPU = 2.0, 0.1  # seconds that servers are watched, and what each may use of them
 
 
+@pytest.fixture(scope='module', autouse=True)
+def a_database_of_its_own():
+    """Chapter 11's transcripts make `chat.db` in the folder where they run, ours: a reader's stays as it was."""
+    saved = {path: path.read_bytes() for path in ROOT.glob('chat.db*')}
+    for path in saved:
+        path.unlink()
+    yield
+    for path in ROOT.glob('chat.db*'):
+        path.unlink()
+    for path, data in saved.items():
+        path.write_bytes(data)
+
+
 def run(*arguments, **variables):
     """Run Python with these arguments, to its end."""
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=os.environ | variables,
