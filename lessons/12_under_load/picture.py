@@ -62,8 +62,8 @@ class Watched:
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             self.channel.abort()
-        self.bob.close()
-        self.loop.close()
+        for each in self.bob, self.server.store, self.loop:
+            each.close()
 
 
 def with_marks(bar: str) -> str:

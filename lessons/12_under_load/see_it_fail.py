@@ -77,9 +77,8 @@ class World:
         with contextlib.redirect_stdout(self.log):
             for channel in list(self.listener.channels):
                 channel.abort()
-        for sock in self.sockets:
-            sock.close()
-        self.loop.close()
+        for each in *self.sockets, self.server.store, self.loop:
+            each.close()
 
 
 def show(kind: type[Server]) -> None:
