@@ -367,7 +367,7 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
 
     def channel_read(self, packet: Packet) -> None:
         if type(packet) is not protocol.DeliveryAck:
-            self._fill_budget()
+            self._spend_budget()
         if packet.COMMAND in QUESTIONS:  # answered after the commit of what is before it; what is behind it is held
             self.frames.hold()
             self.server.store.after_commit(lambda is_durable: self._attempt(packet))
@@ -375,7 +375,7 @@ class Session(PeerHandler):  # a user is logged in: what they ask for, and what 
         else:
             self._attempt(packet)
 
-    def _fill_budget(self) -> None:  # for the time since then, less one; below 0 the rest waits
+    def _spend_budget(self) -> None:  # one request, after what --rate adds for the time since; below 0 the rest waits
         now, rate = self.channel.alive_at, self.server.options.rate
         self._budget = min(rate or self._budget, self._budget + rate * (now - self._filled_at)) - 1
         self._filled_at = now

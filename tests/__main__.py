@@ -68,7 +68,8 @@ def with_coverage() -> int:
             failed |= run(*command, *(f'--ignore={file}' for file in ALONE + BESIDE))
         failed |= beside.returncode
         output.seek(0)
-        print(output.read().decode('utf-8', 'replace'), flush=True)
+        shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
     run(python, '-m', 'coverage', 'combine', '-q')
     forget_coverage('.coverage.*')  # what a process that a test killed had half written
     run(python, '-m', 'coverage', 'report')
