@@ -65,8 +65,7 @@ class EventLoop:
     """One thread, one selector.  `selector`: None for the best of this system.  `clock`: seconds that never jump."""
     def __init__(self, selector: selectors.BaseSelector | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.time = clock  # seconds
-        self._timers, self._sweep_at = list[tuple[float, int, Timer]](), SWEEP
+        self.time, self._timers, self._sweep_at = clock, list[tuple[float, int, Timer]](), SWEEP  # seconds
         self._timer_order = itertools.count()  # two timers of one moment run in the order in which they were made
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.before_flush: list[Callback] = []  # what runs in part 4 of every tick
@@ -87,7 +86,7 @@ class EventLoop:
 
     def stop(self) -> None: self._is_running = False  # `run` ends once the tick under way is over
 
-    def tick(self, max_wait: float = MAX_WAIT) -> None:  # one turn.  It sleeps `max_wait` seconds at most
+    def tick(self, max_wait: float = MAX_WAIT) -> None:  # one turn, which sleeps `max_wait` seconds at most
         next_timer = self._timers[0][0] - self.time() if self._timers else max_wait
         wait = 0 if self._ready or self.written else min(max_wait, max(0, next_timer))
         events, times, served, rounds = self.selector.select(wait), [self.time()], set[int](), READ_ROUNDS  # 1
@@ -163,7 +162,7 @@ class EventLoop:
                 error = caught  # not lost: the callback gets it
             self.call_soon_threadsafe(callback, result, error)
 
-    def add_signal_handler(self, number: int, callback: Callback) -> None:  # in the loop; for the main thread only
+    def add_signal_handler(self, number: int, callback: Callback) -> None:  # it runs in the loop; for the main thread
         # A signal may come just before select sleeps: Python then writes a byte into the wake-up socket itself.
         signal.set_wakeup_fd(self._wake_sender.fileno(), warn_on_full_buffer=False)
         self._undo.callback(signal.set_wakeup_fd, -1)
@@ -324,7 +323,8 @@ class Channel:
         self._is_written = False
         self.run(self.pipeline.tail._next_flush.flush)
 
-    def abort(self, error: OSError | None = None) -> None:  # let go, what is buffered is lost; `error`: the socket's
+    def abort(self, error: OSError | None = None) -> None:
+        """Let go at once; what is buffered is lost.  `error`: the socket's, which makes it so."""
         if error:
             logger.info('%s is gone: %s', self.address, error)
         if not self.is_closed:

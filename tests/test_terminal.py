@@ -26,7 +26,8 @@ def open_terminal(request, system, tmp_path):
         variables = {'IM_PASSWORD': 'secret', 'XDG_STATE_HOME': str(tmp_path), **variables}
         opened.append(backend(command, columns, rows_kept, **variables))
         if user and 'IM_PASSWORD' in variables:
-            opened[-1].until(lambda rows: any(re.fullmatch(rf'{user}( \(#?\w+ \d+\))?>', row) for row in rows), 'logged in')
+            prompt = re.compile(rf'{user}( \(#?\w+ \d+\))?>')
+            opened[-1].until(lambda rows: any(map(prompt.fullmatch, rows)), 'logged in')
         return opened[-1]
     yield open_it
     for terminal in opened:
